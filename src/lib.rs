@@ -1,0 +1,4 @@
+//! `fim`, a file integrity monitor for Linux.
+
+pub mod model;
+pub mod policy;
