@@ -5,8 +5,12 @@
 //! a profile or a variable any more, so that a stored rule means the same to every later version.
 
 pub mod file;
+pub mod files;
+pub mod pattern;
 pub mod profile;
 pub mod selection;
+pub mod stored;
+mod variables;
 
 use crate::model::attribute::AttributeSet;
 use crate::model::diagnostic::Origin;
