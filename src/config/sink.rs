@@ -1,0 +1,427 @@
+//! Sinks: where events and reports go, and what each type of them takes.
+
+use super::{absolute_path, read_with};
+use crate::model::severity::Severity;
+use crate::text::{Sheet, Table, mail_address};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Default of `max-per-minute`, except for file sinks.
+const MAX_PER_MINUTE: u32 = 100;
+
+/// One place where events or reports go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sink {
+    /// Events below it are not sent.
+    pub min_severity: Severity,
+    /// Alerts of one rule in a minute before they become a summary; 0 for no limit.
+    pub max_per_minute: u32,
+    /// What kind it is.
+    pub kind: SinkKind,
+}
+
+/// What kind of sink it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// Syslog, local or remote.
+    Syslog {
+        /// Where it listens.
+        target: Target,
+        /// The form of its records.
+        format: Format,
+        /// The facility of its records.
+        facility: Facility,
+    },
+    /// One JSON event per line.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A program that gets one event as JSON on standard input.
+    Exec {
+        /// Absolute path of the program, and its arguments.
+        command: Vec<String>,
+        /// How long it may take; never zero.
+        timeout: Duration,
+    },
+    /// Mail: reports of checks, and alerts.
+    Email {
+        /// Recipients; at least one.
+        to: Vec<String>,
+        /// Sender; otherwise `fim` at this host.
+        from: Option<String>,
+        /// Who takes the mail.
+        server: MailServer,
+        /// A file with user and password.
+        credentials_file: Option<PathBuf>,
+        /// Whether reports without drift are not sent.
+        only_on_drift: bool,
+    },
+}
+
+/// Where syslog listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A socket of this host.
+    Unix(PathBuf),
+    /// Datagrams.
+    Udp(Host),
+    /// A stream, octet-counted.
+    Tcp(Host),
+    /// A stream over TLS.
+    Tls(Host),
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Name or address; an IPv6 address without brackets.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// The form of syslog records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The old one, which local daemons parse.
+    Rfc3164,
+    /// The new one, with structured data.
+    Rfc5424,
+}
+
+/// A facility of syslog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facility(u8);
+
+/// Who takes mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MailServer {
+    /// The program of this name on this host.
+    Sendmail,
+    /// A server.
+    Smtp {
+        /// Where it is.
+        host: Host,
+        /// How the connection is protected.
+        security: Security,
+    },
+}
+
+/// How a connection to a mail server is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// TLS from the first byte.
+    Tls,
+    /// STARTTLS, without which nothing is sent.
+    StartTls,
+    /// Not at all.
+    Plain,
+}
+
+/// Names and numbers of the facilities.
+///
+/// Source: RFC 5424, section 6.2.1; names as in syslog(3).
+const FACILITIES: [(&str, Facility); 20] = [
+    ("kern", Facility(0)),
+    ("user", Facility(1)),
+    ("mail", Facility(2)),
+    ("daemon", Facility(3)),
+    ("auth", Facility(4)),
+    ("syslog", Facility(5)),
+    ("lpr", Facility(6)),
+    ("news", Facility(7)),
+    ("uucp", Facility(8)),
+    ("cron", Facility(9)),
+    ("authpriv", Facility(10)),
+    ("ftp", Facility(11)),
+    ("local0", Facility(16)),
+    ("local1", Facility(17)),
+    ("local2", Facility(18)),
+    ("local3", Facility(19)),
+    ("local4", Facility(20)),
+    ("local5", Facility(21)),
+    ("local6", Facility(22)),
+    ("local7", Facility(23)),
+];
+
+impl Facility {
+    /// Security and authorisation messages, kept from other users.
+    pub const AUTHPRIV: Facility = Facility(10);
+
+    /// Its number.
+    pub fn code(self) -> u8 {
+        self.0
+    }
+
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        FACILITIES.iter().find(|(_, facility)| *facility == self).map_or("user", |(word, _)| word)
+    }
+}
+
+impl Default for Sink {
+    /// Syslog on this host.
+    fn default() -> Sink {
+        Sink {
+            min_severity: Severity::Info,
+            max_per_minute: MAX_PER_MINUTE,
+            kind: SinkKind::Syslog {
+                target: Target::Unix(PathBuf::from("/dev/log")),
+                format: Format::Rfc3164,
+                facility: Facility::AUTHPRIV,
+            },
+        }
+    }
+}
+
+impl SinkKind {
+    /// The word that names the type.
+    pub fn word(&self) -> &'static str {
+        match self {
+            SinkKind::Syslog { .. } => "syslog",
+            SinkKind::File { .. } => "file",
+            SinkKind::Exec { .. } => "exec",
+            SinkKind::Email { .. } => "email",
+        }
+    }
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.name.contains(':') {
+            write!(f, "[{}]:{}", self.name, self.port)
+        } else {
+            write!(f, "{}:{}", self.name, self.port)
+        }
+    }
+}
+
+/// The types, each with its default of `max-per-minute` and of `min-severity`.
+#[derive(Clone, Copy)]
+enum Type {
+    Syslog,
+    File,
+    Exec,
+    Email,
+}
+
+/// Reads one sink; `None` if something was wrong, which was reported.
+pub(super) fn read<'t>(sheet: &mut Sheet<'t, '_>, mut table: Table<'t>) -> Option<Sink> {
+    let types = [
+        ("syslog", Type::Syslog),
+        ("file", Type::File),
+        ("exec", Type::Exec),
+        ("email", Type::Email),
+    ];
+    if !table.has("type") {
+        sheet.report_missing(&table, "type", "syslog, file, exec or email");
+    }
+    // Without a type it is not known which keys are.
+    let given = sheet.string(&mut table, "type")?;
+    let sink_type = sheet.word(&given, "type", &types)?;
+    let severities = Severity::ALL.map(|severity| (severity.word(), severity));
+    let min_severity = sheet
+        .string(&mut table, "min-severity")
+        .and_then(|given| sheet.word(&given, "severity", &severities));
+    let max_per_minute = sheet.number(
+        &mut table,
+        "max-per-minute",
+        "a number of alerts, or 0 for no limit",
+        0..=u32::MAX,
+    );
+    let kind = match sink_type {
+        Type::Syslog => read_syslog(sheet, &mut table),
+        Type::File => read_file(sheet, &mut table),
+        Type::Exec => read_exec(sheet, &mut table),
+        Type::Email => read_email(sheet, &mut table),
+    };
+    sheet.close(table);
+    let (severity, per_minute) = match sink_type {
+        Type::Syslog | Type::Exec => (Severity::Info, MAX_PER_MINUTE),
+        Type::File => (Severity::Info, 0),
+        Type::Email => (Severity::High, MAX_PER_MINUTE),
+    };
+    Some(Sink {
+        min_severity: min_severity.unwrap_or(severity),
+        max_per_minute: max_per_minute.unwrap_or(per_minute),
+        kind: kind?,
+    })
+}
+
+fn read_syslog<'t>(sheet: &mut Sheet<'t, '_>, table: &mut Table<'t>) -> Option<SinkKind> {
+    let target = if table.has("target") {
+        read_with(sheet, table, "target", target)
+    } else {
+        Some(Target::Unix(PathBuf::from("/dev/log")))
+    };
+    let formats = [("rfc3164", Format::Rfc3164), ("rfc5424", Format::Rfc5424)];
+    let format =
+        sheet.string(table, "format").and_then(|given| sheet.word(&given, "format", &formats));
+    let facility = sheet
+        .string(table, "facility")
+        .and_then(|given| sheet.word(&given, "facility", &FACILITIES))
+        .unwrap_or(Facility::AUTHPRIV);
+    let target = target?;
+    let default = match target {
+        // What Debian's rsyslog parses there.
+        Target::Unix(_) => Format::Rfc3164,
+        Target::Udp(_) | Target::Tcp(_) | Target::Tls(_) => Format::Rfc5424,
+    };
+    Some(SinkKind::Syslog { target, format: format.unwrap_or(default), facility })
+}
+
+fn read_file<'t>(sheet: &mut Sheet<'t, '_>, table: &mut Table<'t>) -> Option<SinkKind> {
+    if !table.has("path") {
+        sheet.report_missing(table, "path", "an absolute path");
+    }
+    read_with(sheet, table, "path", absolute_path).map(|path| SinkKind::File { path })
+}
+
+fn read_exec<'t>(sheet: &mut Sheet<'t, '_>, table: &mut Table<'t>) -> Option<SinkKind> {
+    let expected = "the absolute path of a program and its arguments";
+    if !table.has("command") {
+        sheet.report_missing(table, "command", expected);
+    }
+    let timeout = read_with(sheet, table, "timeout", super::positive_duration)
+        .unwrap_or(Duration::from_secs(30));
+    let given = sheet.some_strings(table, "command", expected)?;
+    for argument in &given {
+        sheet.parsed("command", argument, |text| {
+            if text.contains('\0') { Err("expected text without NUL".to_owned()) } else { Ok(()) }
+        });
+    }
+    let program = given.first()?;
+    sheet.parsed("command", program, absolute_path)?;
+    let command = given.into_iter().map(|argument| argument.value).collect();
+    Some(SinkKind::Exec { command, timeout })
+}
+
+fn read_email<'t>(sheet: &mut Sheet<'t, '_>, table: &mut Table<'t>) -> Option<SinkKind> {
+    if !table.has("to") {
+        sheet.report_missing(table, "to", "mail addresses");
+    }
+    let given = sheet.some_strings(table, "to", "mail addresses");
+    let to: Vec<String> = given
+        .iter()
+        .flatten()
+        .filter_map(|address| sheet.parsed("to", address, mail_address))
+        .collect();
+    let from = read_with(sheet, table, "from", mail_address);
+    let server = if table.has("server") {
+        read_with(sheet, table, "server", mail_server)
+    } else {
+        Some(MailServer::Sendmail)
+    };
+    let credentials_file = read_with(sheet, table, "credentials-file", absolute_path);
+    let only_on_drift = sheet.boolean(table, "only-on-drift").unwrap_or(true);
+    Some(SinkKind::Email { to, from, server: server?, credentials_file, only_on_drift })
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    let expected =
+        || "expected unix:///PATH, udp://HOST:PORT, tcp://HOST:PORT or tls://HOST:PORT".to_owned();
+    match text.split_once("://").ok_or_else(expected)? {
+        ("unix", path) => absolute_path(path).map(Target::Unix).map_err(|_| expected()),
+        // Source: RFC 5426 and RFC 5425; for TCP there is only custom.
+        ("udp", rest) => host(rest, 514).map(Target::Udp).ok_or_else(expected),
+        ("tcp", rest) => host(rest, 514).map(Target::Tcp).ok_or_else(expected),
+        ("tls", rest) => host(rest, 6514).map(Target::Tls).ok_or_else(expected),
+        _ => Err(expected()),
+    }
+}
+
+fn mail_server(text: &str) -> Result<MailServer, String> {
+    let expected = || {
+        "expected smtps://HOST:PORT, smtp://HOST:PORT, smtp+plain://HOST:PORT or sendmail"
+            .to_owned()
+    };
+    if text == "sendmail" {
+        return Ok(MailServer::Sendmail);
+    }
+    let (scheme, rest) = text.split_once("://").ok_or_else(expected)?;
+    let (security, port) = match scheme {
+        "smtps" => (Security::Tls, 465),
+        "smtp" => (Security::StartTls, 587),
+        "smtp+plain" => (Security::Plain, 25),
+        _ => return Err(expected()),
+    };
+    let host = host(rest, port).ok_or_else(expected)?;
+    Ok(MailServer::Smtp { host, security })
+}
+
+/// `NAME`, `NAME:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+fn host(text: &str, default_port: u16) -> Option<Host> {
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            address.parse::<std::net::Ipv6Addr>().ok()?;
+            let port = if port.is_empty() { None } else { Some(port.strip_prefix(':')?) };
+            (address, port)
+        }
+        None => {
+            let (name, port) = match text.split_once(':') {
+                Some((name, port)) => (name, Some(port)),
+                None => (text, None),
+            };
+            let is_name = !name.is_empty()
+                && name.len() <= 253
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+                && !name.starts_with(['-', '.']);
+            if !is_name {
+                return None;
+            }
+            (name, port)
+        }
+    };
+    let port = match port {
+        Some(port) if port.chars().all(|c| c.is_ascii_digit()) => {
+            port.parse().ok().filter(|port| *port > 0)?
+        }
+        Some(_) => return None,
+        None => default_port,
+    };
+    Some(Host { name: name.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        for (text, shown) in [
+            ("udp://log.example.org", "log.example.org:514"),
+            ("udp://[2001:db8::1]:1514", "[2001:db8::1]:1514"),
+        ] {
+            let Ok(Target::Udp(host)) = target(text) else { panic!("{text}") };
+            assert_eq!(host.to_string(), shown);
+        }
+        for text in [
+            "",
+            "/dev/log",
+            "unix://dev/log",
+            "udp://",
+            "udp://:514",
+            "udp://a:0",
+            "udp://a:99999",
+            "udp://a:+5",
+            "udp://a/b",
+            "udp://a b",
+            "udp://[::1",
+            "udp://[x]:1",
+            "http://a",
+            "tls://-x",
+        ] {
+            assert!(target(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_facility_has_its_name() {
+        for (word, facility) in FACILITIES {
+            assert_eq!(facility.word(), word);
+            assert!(facility.code() < 24);
+        }
+    }
+}
