@@ -1,0 +1,134 @@
+//! What can go wrong with the state directory, one variant for each reaction of a caller.
+
+use crate::model::name;
+use rustix::io::Errno;
+
+/// Why the state directory, or something below it, cannot be used.
+///
+/// Names are relative to the state directory; all texts are escaped and ready to be shown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// The state directory itself does not exist.
+    #[error("{0}: no such state directory; run fim init, or name another with --state")]
+    NoDirectory(String),
+    /// The state directory is a link or no directory.
+    #[error("{0}: not a directory, or a link to one; name the directory itself with --state")]
+    NotDirectory(String),
+    /// A file or directory below is not there.
+    #[error("{0}: missing; restore it, or go back to a state directory that has it")]
+    Missing(String),
+    /// A link, directory or special file where a regular file belongs, or a link on the way to it.
+    #[error("{0}: not a regular file, or reached through a link; restore what fim wrote there")]
+    NotRegular(String),
+    /// Larger than anything `fim` writes there.
+    #[error("{name}: larger than {limit} bytes; restore what fim wrote there")]
+    TooLarge {
+        /// The file.
+        name: String,
+        /// The bound, in bytes.
+        limit: u64,
+    },
+    /// Another process holds the lock.
+    #[error("{name}: locked by process {pid} ({command}); wait until it has ended")]
+    Locked {
+        /// The lock's file.
+        name: String,
+        /// The process, as it says itself; 0 if it has not said so yet.
+        pid: u32,
+        /// What it does.
+        command: String,
+    },
+    /// No space, no inodes or no quota left.
+    #[error("{name}: {cause}; make room in the file system of the state directory")]
+    Full {
+        /// What was to be written.
+        name: String,
+        /// Why it could not be.
+        cause: String,
+    },
+    /// A read-only file system, or no permission.
+    #[error("{name}: {cause}; run as the owner of the state directory, on a writable file system")]
+    Unwritable {
+        /// What was to be written.
+        name: String,
+        /// Why it could not be.
+        cause: String,
+    },
+    /// Anything else the kernel says.
+    #[error("{name}: {cause}; see whether the file system of the state directory is in order")]
+    Io {
+        /// What was read or written.
+        name: String,
+        /// What the kernel said.
+        cause: String,
+    },
+    /// Others than root and the present user could change what is in the state directory.
+    #[error("{path}: {cause}")]
+    BadOwner {
+        /// The state directory.
+        path: String,
+        /// What is wrong, and how to right it.
+        cause: String,
+    },
+}
+
+impl StateError {
+    /// What an error of the standard library while writing means.
+    pub(crate) fn writing_io(name: &str, error: &std::io::Error) -> StateError {
+        StateError::writing(name, Errno::from_io_error(error).unwrap_or(Errno::IO))
+    }
+
+    /// What a failure to read means.
+    pub(super) fn reading(name: &str, errno: Errno) -> StateError {
+        let shown = name::escape(name.as_bytes());
+        match errno {
+            Errno::NOENT => StateError::Missing(shown),
+            // LOOP: a link, under O_NOFOLLOW. NXIO: a socket. NOTDIR: on the way, a file or link.
+            Errno::LOOP | Errno::NOTDIR | Errno::NXIO => StateError::NotRegular(shown),
+            other => StateError::Io { name: shown, cause: cause(other) },
+        }
+    }
+
+    /// What a failure to write means.
+    pub(super) fn writing(name: &str, errno: Errno) -> StateError {
+        let shown = name::escape(name.as_bytes());
+        match errno {
+            Errno::NOSPC | Errno::DQUOT => StateError::Full { name: shown, cause: cause(errno) },
+            Errno::ROFS | Errno::ACCESS | Errno::PERM => {
+                StateError::Unwritable { name: shown, cause: cause(errno) }
+            }
+            other => StateError::reading(name, other),
+        }
+    }
+}
+
+/// What the kernel said, in the words of our other messages.
+pub(super) fn cause(errno: Errno) -> String {
+    match errno {
+        Errno::NOSPC => "no space left".to_owned(),
+        Errno::DQUOT => "disk quota exceeded".to_owned(),
+        Errno::ROFS => "read-only file system".to_owned(),
+        Errno::ACCESS => "permission denied".to_owned(),
+        Errno::PERM => "operation not permitted".to_owned(),
+        Errno::IO => "input/output error".to_owned(),
+        other => std::io::Error::from(other).to_string().to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_with_object_cause_and_next_step() {
+        let full = StateError::writing("journal.db", Errno::NOSPC);
+        assert!(matches!(full, StateError::Full { .. }));
+        assert!(full.to_string().starts_with("journal.db: no space left; make room"), "{full}");
+        let read_only = StateError::writing("keys/site", Errno::ROFS);
+        assert!(matches!(read_only, StateError::Unwritable { .. }));
+        let hostile = StateError::reading("policy/a\nb", Errno::IO);
+        assert!(hostile.to_string().starts_with("policy/a\\x0ab: input/output error"), "{hostile}");
+        let missing = StateError::writing("keys/site", Errno::NOENT);
+        assert_eq!(missing, StateError::Missing("keys/site".into()));
+    }
+}

@@ -1,0 +1,618 @@
+//! The state directory: everything `fim` keeps, reached below one open descriptor.
+//!
+//! No name is followed through a link, nothing but regular files is opened, and what is written is
+//! on disk under its name before a call returns, or not there at all. What the files mean is not
+//! known here; `names.rs` has their names, `lock.rs` keeps writers apart.
+
+pub mod error;
+pub mod lock;
+pub mod names;
+
+use crate::model::name;
+use error::{StateError, cause};
+use lock::Lock;
+use rustix::fs::{
+    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatVfsMountFlags, accessat, fchmod,
+    fstat, fstatvfs, fsync, mkdirat, openat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+use std::fs::{DirBuilder, File};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// How a directory on the way is opened: as itself, never through a link.
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How a file is opened: as itself, without waiting for the other end of a FIFO.
+const REGULAR: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// How deep below the state directory anything lies at most; `fim` itself needs four.
+const MAX_DEPTH: usize = 32;
+
+/// An open state directory. Names are relative to it, with `/` between components.
+#[derive(Debug)]
+pub struct StateDir {
+    dir: OwnedFd,
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// Opens an existing one. Its parents may be links; the directory itself may not.
+    pub fn open(path: &Path) -> Result<StateDir, StateError> {
+        let path = without_trailing_slash(path);
+        match openat(CWD, &path, DIRECTORY, Mode::empty()) {
+            Ok(dir) => Ok(StateDir { dir, path }),
+            Err(Errno::NOENT) => Err(StateError::NoDirectory(name::show(&path))),
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(StateError::NotDirectory(name::show(&path))),
+            Err(errno) => Err(StateError::Io { name: name::show(&path), cause: cause(errno) }),
+        }
+    }
+
+    /// Opens one, after making it (mode 0700) and the parents it lacks (mode 0755).
+    ///
+    /// One that exists is taken as it is: see [`StateDir::check_ownership`].
+    pub fn create(path: &Path) -> Result<StateDir, StateError> {
+        let path = without_trailing_slash(path);
+        let shown = name::show(&path);
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            Some(_) | None => Path::new("."),
+        };
+        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            unplaced(name::show(parent), errno)
+        })?;
+        match mkdirat(CWD, &path, Mode::RWXU) {
+            Ok(()) => {
+                let dir = StateDir::open(&path)?;
+                // Whatever the umask left of it.
+                fchmod(&dir.dir, Mode::RWXU).map_err(|errno| unplaced(shown.clone(), errno))?;
+                let above = openat(CWD, parent, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|errno| unplaced(shown.clone(), errno))?;
+                sync_directory(&above).map_err(|errno| unplaced(shown, errno))?;
+                Ok(dir)
+            }
+            Err(Errno::EXIST) => StateDir::open(&path),
+            Err(errno) => Err(unplaced(shown, errno)),
+        }
+    }
+
+    /// Refuses a directory in which others than root and the present user could put things.
+    pub fn check_ownership(&self) -> Result<(), StateError> {
+        let stat = self.stat_of("", &self.dir)?;
+        let path = name::show(&self.path);
+        let user = rustix::process::geteuid().as_raw();
+        if stat.st_uid != 0 && stat.st_uid != user {
+            let cause = format!(
+                "belongs to user {}, neither to root nor to the present user {user}; chown it",
+                stat.st_uid
+            );
+            return Err(StateError::BadOwner { path, cause });
+        }
+        if stat.st_mode & 0o022 != 0 {
+            let mode = stat.st_mode & 0o7777;
+            let cause = format!("mode {mode:04o} lets others write to it; chmod 0700 it");
+            return Err(StateError::BadOwner { path, cause });
+        }
+        Ok(())
+    }
+
+    /// Where the directory is, as it was named.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of something below, for libraries that open by path. Links are followed by those:
+    /// whoever passes it on compares the identity of what was opened.
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The bytes of a regular file of at most `limit` bytes.
+    pub fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, StateError> {
+        let file = self.open_file(name)?;
+        let mut bytes = Vec::new();
+        let mut bounded = (&file).take(limit.saturating_add(1));
+        bounded.read_to_end(&mut bytes).map_err(|error| {
+            StateError::reading(name, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        if u64::try_from(bytes.len()).is_ok_and(|length| length <= limit) {
+            return Ok(bytes);
+        }
+        Err(StateError::TooLarge { name: name::escape(name.as_bytes()), limit })
+    }
+
+    /// A regular file, open for reading.
+    pub fn open_file(&self, name: &str) -> Result<File, StateError> {
+        let reading = |errno| StateError::reading(name, errno);
+        let (parent, last) = self.parent_of(name).map_err(reading)?;
+        // Looked at first, so that a device or FIFO is not opened; and again once it is open,
+        // because it may have been swapped.
+        let stat = statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(reading)?;
+        regular(name, &stat)?;
+        let file =
+            openat(&parent, last, OFlags::RDONLY | REGULAR, Mode::empty()).map_err(reading)?;
+        regular(name, &self.stat_of(name, &file)?)?;
+        Ok(File::from(file))
+    }
+
+    /// Puts a file in place, whole or not at all: temporary file, fsync, rename, fsync of the
+    /// directory. A file of that name is replaced; a link of that name is replaced, not followed.
+    ///
+    /// After an error the old file is still there, except when only the last fsync failed.
+    pub fn write_durably(&self, name: &str, mode: u32, bytes: &[u8]) -> Result<(), StateError> {
+        let writing = |errno| StateError::writing(name, errno);
+        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        let (temporary, file) = self.create_temporary(name, mode)?;
+        let (_, temporary_last) = split(&temporary);
+        let written = (&file)
+            .write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            .and_then(|()| renameat(&parent, temporary_last, &parent, last));
+        if let Err(errno) = written {
+            // The error that counts is told; what stays behind is swept by the next writer.
+            let _ = unlinkat(&parent, temporary_last, AtFlags::empty());
+            return Err(writing(errno));
+        }
+        sync_directory(&parent).map_err(writing)
+    }
+
+    /// A new, empty file `name.tmp-<random>` beside `name`, for what is written piece by piece;
+    /// [`StateDir::sync_file`] and [`StateDir::rename_durably`] put it in place.
+    pub fn create_temporary(&self, name: &str, mode: u32) -> Result<(String, File), StateError> {
+        let (parent, _) = self.parent_of(name).map_err(|errno| StateError::writing(name, errno))?;
+        let mode = Mode::from_raw_mode(mode);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | REGULAR;
+        loop {
+            let temporary = names::temporary(name, random(name));
+            let (_, last) = split(&temporary);
+            let file = match openat(&parent, last, flags, mode) {
+                Ok(file) => file,
+                Err(Errno::EXIST) => continue,
+                Err(errno) => return Err(StateError::writing(name, errno)),
+            };
+            // Whatever the umask left of it.
+            fchmod(&file, mode).map_err(|errno| StateError::writing(name, errno))?;
+            return Ok((temporary, File::from(file)));
+        }
+    }
+
+    /// A new, empty file under its final name, for a library that opens by path.
+    ///
+    /// # Errors
+    /// Those of writing; also if there is anything of that name.
+    pub fn create_file(&self, name: &str, mode: u32) -> Result<File, StateError> {
+        let writing = |errno| StateError::writing(name, errno);
+        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        let mode = Mode::from_raw_mode(mode);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | REGULAR;
+        let file = openat(&parent, last, flags, mode).map_err(writing)?;
+        // Whatever the umask left of it.
+        fchmod(&file, mode).map_err(writing)?;
+        Ok(File::from(file))
+    }
+
+    /// Brings a regular file's content to disk.
+    pub fn sync_file(&self, name: &str) -> Result<(), StateError> {
+        let file = self.open_file(name)?;
+        fsync(&file).map_err(|errno| StateError::writing(name, errno))
+    }
+
+    /// Renames, over what has the new name, and brings both directories to disk.
+    pub fn rename_durably(&self, from: &str, to: &str) -> Result<(), StateError> {
+        let (old, old_last) =
+            self.parent_of(from).map_err(|errno| StateError::writing(from, errno))?;
+        let (new, new_last) = self.parent_of(to).map_err(|errno| StateError::writing(to, errno))?;
+        renameat(&old, old_last, &new, new_last)
+            .map_err(|errno| StateError::writing(from, errno))?;
+        // The new name first: a crash in between leaves two names rather than none.
+        sync_directory(&new).map_err(|errno| StateError::writing(to, errno))?;
+        sync_directory(&old).map_err(|errno| StateError::writing(from, errno))
+    }
+
+    /// Removes a file or link, and brings that to disk.
+    pub fn remove(&self, name: &str) -> Result<(), StateError> {
+        let writing = |errno| StateError::writing(name, errno);
+        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        unlinkat(&parent, last, AtFlags::empty()).map_err(writing)?;
+        sync_directory(&parent).map_err(writing)
+    }
+
+    /// Removes a directory with everything in it; links in it are removed, not followed.
+    pub fn remove_dir(&self, name: &str) -> Result<(), StateError> {
+        let writing = |errno| StateError::writing(name, errno);
+        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        let dir = openat(&parent, last, DIRECTORY, Mode::empty()).map_err(writing)?;
+        empty(&dir, MAX_DEPTH).map_err(writing)?;
+        unlinkat(&parent, last, AtFlags::REMOVEDIR).map_err(writing)?;
+        sync_directory(&parent).map_err(writing)
+    }
+
+    /// Makes a directory (mode 0700) if it is not there; its parent must be.
+    pub fn make_dir(&self, name: &str) -> Result<(), StateError> {
+        let writing = |errno| StateError::writing(name, errno);
+        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        let made = match mkdirat(&parent, last, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(writing(errno)),
+        };
+        let dir = openat(&parent, last, DIRECTORY, Mode::empty()).map_err(writing)?;
+        if made {
+            fchmod(&dir, Mode::RWXU).map_err(writing)?;
+            sync_directory(&parent).map_err(writing)?;
+        }
+        Ok(())
+    }
+
+    /// The names in a directory, sorted; `""` is the state directory itself.
+    pub fn list(&self, name: &str) -> Result<Vec<Vec<u8>>, StateError> {
+        let reading = |errno| StateError::reading(name, errno);
+        let dir = self.open_dir(name).map_err(reading)?;
+        let mut names: Vec<Vec<u8>> =
+            entries(&dir).map_err(reading)?.into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Removes what writers that were cut off left in a directory (`*.tmp-<random>`), and returns
+    /// the names. Only under the lock: a living writer's file would go too.
+    pub fn sweep(&self, name: &str) -> Result<Vec<String>, StateError> {
+        let writing = |errno| StateError::writing(name, errno);
+        let dir = self.open_dir(name).map_err(writing)?;
+        let mut swept = Vec::new();
+        for (entry, kind) in entries(&dir).map_err(writing)? {
+            if names::is_temporary(&entry) && kind != FileType::Directory {
+                unlinkat(&dir, entry.as_slice(), AtFlags::empty()).map_err(writing)?;
+                swept.push(name::escape(&entry));
+            }
+        }
+        if !swept.is_empty() {
+            sync_directory(&dir).map_err(writing)?;
+        }
+        swept.sort_unstable();
+        Ok(swept)
+    }
+
+    /// Takes the lock of whoever writes generations; `purpose` is the command, for the message of
+    /// the one who comes second.
+    pub fn lock(&self, purpose: &str) -> Result<Lock, StateError> {
+        self.lock_file(names::LOCK, purpose)
+    }
+
+    /// Takes the lock of the daemon.
+    pub fn lock_watch(&self, purpose: &str) -> Result<Lock, StateError> {
+        self.lock_file(names::WATCH_LOCK, purpose)
+    }
+
+    /// Bytes that the present user can still write in the directory's file system.
+    pub fn free_bytes(&self) -> Result<u64, StateError> {
+        let stat = fstatvfs(&self.dir).map_err(|errno| StateError::Io {
+            name: name::show(&self.path),
+            cause: cause(errno),
+        })?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Whether something could be written here, before work is begun that ends in writing.
+    pub fn check_writable(&self) -> Result<(), StateError> {
+        let denied = |errno| unplaced(name::show(&self.path), errno);
+        let stat = fstatvfs(&self.dir).map_err(denied)?;
+        if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Err(denied(Errno::ROFS));
+        }
+        let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+        accessat(&self.dir, ".", wanted, AtFlags::empty()).map_err(denied)
+    }
+
+    fn lock_file(&self, name: &str, purpose: &str) -> Result<Lock, StateError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | REGULAR;
+        let file = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| StateError::writing(name, errno))?;
+        regular(name, &self.stat_of(name, &file)?)?;
+        Lock::take(name, File::from(file), purpose)
+    }
+
+    fn stat_of(&self, name: &str, file: impl AsFd) -> Result<Stat, StateError> {
+        fstat(file).map_err(|errno| StateError::reading(name, errno))
+    }
+
+    fn open_dir(&self, name: &str) -> Result<OwnedFd, Errno> {
+        if name.is_empty() {
+            return openat(&self.dir, ".", DIRECTORY, Mode::empty());
+        }
+        let (parent, last) = self.parent_of(name)?;
+        openat(&parent, last, DIRECTORY, Mode::empty())
+    }
+
+    /// The open directory that a name lies in, and its last component.
+    fn parent_of<'n>(&self, name: &'n str) -> Result<(OwnedFd, &'n str), Errno> {
+        let (above, last) = split(name);
+        let parts = || above.into_iter().flat_map(|above| above.split('/'));
+        let odd = |part: &str| matches!(part, "" | "." | "..");
+        if odd(last) || parts().any(odd) || parts().count() > MAX_DEPTH {
+            return Err(Errno::INVAL);
+        }
+        let mut dir = openat(&self.dir, ".", DIRECTORY, Mode::empty())?;
+        for part in parts() {
+            dir = openat(&dir, part, DIRECTORY, Mode::empty())?;
+        }
+        Ok((dir, last))
+    }
+}
+
+/// A name's directory, if it has one, and its last component.
+fn split(name: &str) -> (Option<&str>, &str) {
+    name.rsplit_once('/').map_or((None, name), |(above, last)| (Some(above), last))
+}
+
+/// The same path, so written that O_NOFOLLOW applies to the directory it names.
+fn without_trailing_slash(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+fn regular(name: &str, stat: &Stat) -> Result<(), StateError> {
+    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        return Ok(());
+    }
+    Err(StateError::NotRegular(name::escape(name.as_bytes())))
+}
+
+/// What a failure to make or write the state directory itself means; `shown` is its path.
+fn unplaced(shown: String, errno: Errno) -> StateError {
+    match errno {
+        Errno::NOENT => StateError::NoDirectory(shown),
+        Errno::LOOP | Errno::NOTDIR | Errno::EXIST => StateError::NotDirectory(shown),
+        Errno::NOSPC | Errno::DQUOT => StateError::Full { name: shown, cause: cause(errno) },
+        Errno::ROFS | Errno::ACCESS | Errno::PERM => {
+            StateError::Unwritable { name: shown, cause: cause(errno) }
+        }
+        other => StateError::Io { name: shown, cause: cause(other) },
+    }
+}
+
+/// Brings the names in a directory to disk.
+fn sync_directory(dir: &OwnedFd) -> Result<(), Errno> {
+    match fsync(dir) {
+        // Some file systems cannot sync a directory and say so like this; there is no other way.
+        Err(Errno::INVAL) => Ok(()),
+        other => other,
+    }
+}
+
+fn entries(dir: &OwnedFd) -> Result<Vec<(Vec<u8>, FileType)>, Errno> {
+    let mut found = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            found.push((name.to_vec(), entry.file_type()));
+        }
+    }
+    Ok(found)
+}
+
+fn empty(dir: &OwnedFd, depth_left: usize) -> Result<(), Errno> {
+    let depth_left = depth_left.checked_sub(1).ok_or(Errno::NAMETOOLONG)?;
+    for (name, _) in entries(dir)? {
+        let name = name.as_slice();
+        // Asked anew: not every file system tells the type in its listing.
+        let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            empty(&openat(dir, name, DIRECTORY, Mode::empty())?, depth_left)?;
+            unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+        } else {
+            unlinkat(dir, name, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+/// A number nobody else uses, for a temporary name.
+///
+/// It need not be secret: O_EXCL refuses a name that somebody guessed.
+fn random(name: &str) -> u64 {
+    RandomState::new().hash_one(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    fn state() -> (tempfile::TempDir, StateDir) {
+        let scratch = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&scratch.path().join("state")).unwrap();
+        (scratch, state)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_state_directory_is_made_private_with_its_parents() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("var/lib/fim/");
+        assert!(matches!(StateDir::open(&path), Err(StateError::NoDirectory(_))));
+        let state = StateDir::create(&path).unwrap();
+        assert_eq!(mode(state.path()), 0o700);
+        assert_eq!(mode(&scratch.path().join("var/lib")) & 0o022, 0);
+        state.check_ownership().unwrap();
+        state.check_writable().unwrap();
+        assert!(state.free_bytes().unwrap() > 0);
+        state.write_durably("kept", 0o600, b"kept").unwrap();
+        assert_eq!(StateDir::create(&path).unwrap().read("kept", 9).unwrap(), b"kept");
+
+        for open in [0o720, 0o702, 0o777] {
+            fs::set_permissions(state.path(), fs::Permissions::from_mode(open)).unwrap();
+            let error = state.check_ownership().unwrap_err();
+            assert!(error.to_string().contains("; chmod 0700 it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_directory_itself_is_no_link_but_its_parents_may_be() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        StateDir::create(&at("real/state")).unwrap();
+        symlink(at("real"), at("parent")).unwrap();
+        symlink(at("real/state"), at("link")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        assert!(StateDir::open(&at("parent/state")).is_ok());
+        for path in ["link", "link/", "link/.", "file"] {
+            let opened = StateDir::open(&at(path));
+            assert!(matches!(opened, Err(StateError::NotDirectory(_))), "{path}: {opened:?}");
+            let created = StateDir::create(&at(path));
+            assert!(matches!(created, Err(StateError::NotDirectory(_))), "{path}: {created:?}");
+        }
+        assert!(matches!(StateDir::create(&at("file/x")), Err(StateError::NotDirectory(_))));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_with_its_mode() {
+        let (_scratch, state) = state();
+        state.make_dir("keys").unwrap();
+        state.make_dir("keys").unwrap();
+        assert_eq!(mode(&state.path_of("keys")), 0o700);
+        state.write_durably("keys/site", 0o600, b"secret").unwrap();
+        state.write_durably("keys/site.pub", 0o644, b"public").unwrap();
+        assert_eq!(mode(&state.path_of("keys/site")), 0o600);
+        assert_eq!(mode(&state.path_of("keys/site.pub")), 0o644);
+        state.write_durably("keys/site", 0o600, b"other").unwrap();
+        assert_eq!(state.read("keys/site", 5).unwrap(), b"other");
+        assert_eq!(
+            state.read("keys/site", 4),
+            Err(StateError::TooLarge { name: "keys/site".into(), limit: 4 })
+        );
+        assert_eq!(state.list("keys").unwrap(), [b"site".to_vec(), b"site.pub".to_vec()]);
+        assert_eq!(state.list("").unwrap(), [b"keys".to_vec()]);
+        state.sync_file("keys/site").unwrap();
+        state.rename_durably("keys/site", "site").unwrap();
+        assert_eq!(state.read("keys/site", 9), Err(StateError::Missing("keys/site".into())));
+        assert_eq!(state.read("site", 9).unwrap(), b"other");
+        state.remove("site").unwrap();
+        assert_eq!(state.remove("site"), Err(StateError::Missing("site".into())));
+        assert_eq!(state.list("none"), Err(StateError::Missing("none".into())));
+    }
+
+    #[test]
+    fn only_regular_files_are_read_and_no_link_is_followed() {
+        let (scratch, state) = state();
+        let outside = scratch.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("file"), "not ours").unwrap();
+        symlink(outside.join("file"), state.path_of("link")).unwrap();
+        symlink(&outside, state.path_of("linked")).unwrap();
+        symlink("nowhere", state.path_of("dangling")).unwrap();
+        state.make_dir("dir").unwrap();
+        let fifo = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mkfifoat(CWD, state.path_of("fifo"), fifo).unwrap();
+        let _socket = UnixListener::bind(state.path_of("socket")).unwrap();
+        for name in ["link", "linked/file", "dangling", "dir", "fifo", "socket", "linked", "link/x"]
+        {
+            assert_eq!(state.read(name, 99), Err(StateError::NotRegular(name.into())));
+        }
+        assert!(matches!(state.list("linked"), Err(StateError::NotRegular(_))));
+        assert!(matches!(state.make_dir("linked"), Err(StateError::NotRegular(_))));
+        assert!(state.remove_dir("linked").is_err());
+        assert!(state.write_durably("linked/file", 0o600, b"x").is_err());
+        state.write_durably("link", 0o600, b"ours").unwrap();
+        assert_eq!(fs::read(outside.join("file")).unwrap(), b"not ours");
+        assert_eq!(state.read("link", 99).unwrap(), b"ours");
+    }
+
+    #[test]
+    fn no_name_leads_out() {
+        let (_scratch, state) = state();
+        for name in
+            ["", "/", "/etc/passwd", "..", "../x", "a/../../x", ".", "./a", "a//b", "a/", "a\0b"]
+        {
+            assert!(state.read(name, 99).is_err(), "{name:?}");
+            assert!(state.write_durably(name, 0o600, b"x").is_err(), "{name:?}");
+            assert!(state.make_dir(name).is_err(), "{name:?}");
+        }
+        assert_eq!(state.list("").unwrap(), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_and_nothing_else() {
+        let (_scratch, state) = state();
+        state.make_dir("there").unwrap();
+        state.write_durably("there/file", 0o600, b"old").unwrap();
+        // A rename over a directory fails after everything has been written.
+        assert!(state.write_durably("there", 0o600, b"new").is_err());
+        assert_eq!(state.list("").unwrap(), [b"there".to_vec()]);
+        assert_eq!(state.read("there/file", 9).unwrap(), b"old");
+    }
+
+    #[test]
+    fn leftovers_are_swept_and_nothing_else() {
+        let (_scratch, state) = state();
+        state.make_dir("baseline").unwrap();
+        let (left, _) = state.create_temporary("baseline/0000000002.db", 0o600).unwrap();
+        let (_, last) = split(&left);
+        state.write_durably("baseline/0000000001.db", 0o600, b"kept").unwrap();
+        state.write_durably("baseline/x.tmp-1", 0o600, b"kept").unwrap();
+        assert_eq!(state.sweep("baseline").unwrap(), [last]);
+        assert_eq!(state.list("baseline").unwrap().len(), 2);
+        assert_eq!(state.sweep("baseline").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_directory_goes_with_what_is_in_it_and_nothing_else() {
+        let (scratch, state) = state();
+        let outside = scratch.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("file"), "stays").unwrap();
+        state.make_dir("policy").unwrap();
+        state.make_dir("policy/d").unwrap();
+        state.write_durably("policy/d/file", 0o600, b"x").unwrap();
+        symlink(&outside, state.path_of("policy/d/link")).unwrap();
+        state.remove_dir("policy").unwrap();
+        assert_eq!(state.list("").unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(fs::read(outside.join("file")).unwrap(), b"stays");
+    }
+
+    #[test]
+    fn the_lock_names_who_holds_it() {
+        let (_scratch, state) = state();
+        let lock = state.lock("fim accept").unwrap();
+        assert_eq!(mode(&state.path_of("lock")), 0o600);
+        let again = StateDir::open(state.path()).unwrap();
+        let error = again.lock("fim init").unwrap_err();
+        let pid = std::process::id();
+        let (name, command) = ("lock".to_owned(), "fim accept".to_owned());
+        assert_eq!(error, StateError::Locked { name, pid, command });
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("lock: locked by process {pid} (fim accept);")));
+        let _daemon = again.lock_watch("fim watch").unwrap();
+        drop(lock);
+        drop(again.lock("fim init").unwrap());
+        state.lock("fim accept").unwrap();
+    }
+
+    #[test]
+    fn what_a_lock_file_says_is_shown_escaped_and_never_believed() {
+        let (_scratch, state) = state();
+        let notes: [&[u8]; 5] = [b"", b"\xff\x1b[2J", b"12", b"x y z", &[b'1'; 100_000]];
+        for note in notes {
+            let _lock = state.lock("fim accept").unwrap();
+            fs::write(state.path_of("lock"), note).unwrap();
+            let message = state.lock("fim init").unwrap_err().to_string();
+            assert!(message.is_ascii() && !message.contains('\x1b'), "{message}");
+            assert!(message.len() < 600, "{message}");
+        }
+        fs::remove_file(state.path_of("lock")).unwrap();
+        symlink("elsewhere", state.path_of("lock")).unwrap();
+        assert_eq!(state.lock("x").unwrap_err(), StateError::NotRegular("lock".into()));
+    }
+}
