@@ -558,6 +558,11 @@ impl AttributeSet {
         Some((self.0 & ((1 << attribute as u8) - 1)).count_ones() as usize)
     }
 
+    /// Whether every attribute of the set comes before this one.
+    pub const fn is_below(self, attribute: Attribute) -> bool {
+        self.0 >> attribute as u8 == 0
+    }
+
     /// The attributes in the table's order.
     pub fn iter(self) -> impl Iterator<Item = Attribute> {
         let mut rest = self.0;

@@ -20,6 +20,11 @@ impl Record {
         Record { object_type, known: AttributeSet::NONE, values: Vec::new() }
     }
 
+    /// The same, with room for so many values.
+    pub fn with_capacity(object_type: ObjectType, values: usize) -> Record {
+        Record { values: Vec::with_capacity(values), ..Record::new(object_type) }
+    }
+
     /// What `facts` say about the attributes of `wanted` that apply to the object.
     pub fn from_facts(facts: &Facts, wanted: AttributeSet) -> Record {
         let object_type = facts.stat.object_type;
@@ -46,10 +51,7 @@ impl Record {
     /// # Panics
     /// If the order is not kept, which is an error in the program.
     pub fn push(&mut self, attribute: Attribute, value: Value) {
-        assert!(
-            self.known.iter().all(|known| known < attribute),
-            "values are added in the table's order"
-        );
+        assert!(self.known.is_below(attribute), "values are added in the table's order");
         self.known = self.known.with(attribute);
         self.values.push(value);
     }

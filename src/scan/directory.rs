@@ -1,0 +1,208 @@
+//! One directory: opened below its parent, listed at one moment, its entries in byte order.
+
+use super::Tools;
+use super::probe;
+use crate::model::facts::Stat;
+use crate::model::name::DirName;
+use crate::sys::open::{self, Access, Hint};
+use crate::sys::stat;
+use std::cell::Cell;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A directory that is open. Counted, so that a deep tree does not use up all descriptors.
+#[derive(Debug)]
+pub struct OpenDir {
+    fd: OwnedFd,
+    tools: Arc<Tools>,
+}
+
+impl OpenDir {
+    fn new(fd: OwnedFd, tools: &Arc<Tools>) -> OpenDir {
+        tools.open_dirs.fetch_add(1, Ordering::Relaxed);
+        OpenDir { fd, tools: Arc::clone(tools) }
+    }
+
+    /// The root of a scan.
+    pub fn root(path: &std::path::Path, tools: &Arc<Tools>) -> io::Result<OpenDir> {
+        Ok(OpenDir::new(open::root(path)?, tools))
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for OpenDir {
+    fn drop(&mut self) {
+        self.tools.open_dirs.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How the parent of a directory still to be visited is found again.
+#[derive(Clone, Debug)]
+pub enum Anchor {
+    /// It is open.
+    Open(Arc<OpenDir>),
+    /// It was closed to save descriptors: walk from the root, and see that it is the same.
+    Closed {
+        /// The root of the scan.
+        root: Arc<OpenDir>,
+        /// What it was.
+        stat: Box<Stat>,
+    },
+}
+
+impl Anchor {
+    /// The anchor for the entries of `dir`: open while descriptors are plenty.
+    pub fn of(dir: &Arc<OpenDir>, root: &Arc<OpenDir>, stat: &Stat) -> Anchor {
+        let tools = &dir.tools;
+        if tools.open_dirs.load(Ordering::Relaxed) < tools.open_dirs_limit {
+            Anchor::Open(Arc::clone(dir))
+        } else {
+            Anchor::Closed { root: Arc::clone(root), stat: Box::new(*stat) }
+        }
+    }
+
+    /// The open directory; `name` is its own name.
+    fn open(&self, name: &DirName) -> io::Result<Arc<OpenDir>> {
+        match self {
+            Anchor::Open(dir) => Ok(Arc::clone(dir)),
+            Anchor::Closed { root, stat: expected } => {
+                let mut chain = Vec::new();
+                let mut here = Some(name);
+                while let Some(node) = here.filter(|node| node.parent().is_some()) {
+                    chain.push(c_name(node.name())?);
+                    here = node.parent().map(Arc::as_ref);
+                }
+                let mut fd: Option<OwnedFd> = None;
+                for component in chain.iter().rev() {
+                    let parent = fd.as_ref().map_or(root.fd(), |fd| fd.as_fd());
+                    fd = Some(open::dir(parent, component)?.0);
+                }
+                let Some(fd) = fd else { return Ok(Arc::clone(root)) };
+                if !expected.same_object(&stat::of(fd.as_fd())?) {
+                    return Err(probe::moved());
+                }
+                Ok(Arc::new(OpenDir::new(fd, &root.tools)))
+            }
+        }
+    }
+
+    /// Opens the directory `name` below the anchored one, and sees that it is the one `expected`.
+    ///
+    /// # Errors
+    /// Those of open(2); "replaced while it was examined" if it is another directory now.
+    pub fn open_below(
+        &self,
+        name: &DirName,
+        expected: &Stat,
+        tools: &Arc<Tools>,
+    ) -> io::Result<OpenDir> {
+        let Some(parent_name) = name.parent() else {
+            return Err(io::Error::other("the root is not below anything"));
+        };
+        let parent = self.open(parent_name)?;
+        let (fd, access) = open::dir(parent.fd(), &c_name(name.name())?)?;
+        if access == Access::Touched {
+            tools.progress.touched.fetch_add(1, Ordering::Relaxed);
+        }
+        if !expected.same_object(&stat::of(fd.as_fd())?) {
+            return Err(probe::moved());
+        }
+        Ok(OpenDir::new(fd, tools))
+    }
+}
+
+/// A name as the kernel wants it.
+pub fn c_name(name: &[u8]) -> io::Result<CString> {
+    CString::new(name).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// The entries of a directory in byte order: one allocation for all names.
+#[derive(Debug, Default)]
+pub struct Listing {
+    names: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    start: usize,
+    length: u16,
+    hint: Hint,
+}
+
+impl Listing {
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The name of an entry, and what the file system says it is.
+    pub fn get(&self, index: usize) -> (&CStr, Hint) {
+        let entry = &self.entries[index];
+        let bytes = &self.names[entry.start..=entry.start + usize::from(entry.length)];
+        // Each name was pushed with the NUL behind it and holds no other.
+        (CStr::from_bytes_with_nul(bytes).unwrap_or_default(), entry.hint)
+    }
+
+    /// The bytes of an entry's name.
+    pub fn name(&self, index: usize) -> &[u8] {
+        let entry = &self.entries[index];
+        &self.names[entry.start..entry.start + usize::from(entry.length)]
+    }
+
+    fn push(&mut self, name: &CStr, hint: Hint) {
+        let Ok(length) = u16::try_from(name.count_bytes()) else { return };
+        self.entries.push(Entry { start: self.names.len(), length, hint });
+        self.names.extend_from_slice(name.to_bytes_with_nul());
+    }
+
+    fn sort(&mut self) {
+        let names = &self.names;
+        let bytes = |entry: &Entry| &names[entry.start..entry.start + usize::from(entry.length)];
+        self.entries.sort_unstable_by(|a, b| bytes(a).cmp(bytes(b)));
+    }
+
+    /// A listing of chosen names, whether they exist or not.
+    pub fn of_names(names: &[Box<[u8]>]) -> Listing {
+        let mut listing = Listing::default();
+        for name in names.iter().filter_map(|name| c_name(name).ok()) {
+            listing.push(&name, Hint::Unknown);
+        }
+        listing.sort();
+        listing
+    }
+
+    fn read(dir: BorrowedFd<'_>) -> io::Result<Listing> {
+        thread_local! {
+            static BUFFER: Cell<Vec<MaybeUninit<u8>>> = const { Cell::new(Vec::new()) };
+        }
+        let mut buffer = BUFFER.take();
+        let mut listing = Listing::default();
+        let result = open::entries(dir, &mut buffer, |name, hint| listing.push(name, hint));
+        BUFFER.set(buffer);
+        result?;
+        listing.sort();
+        Ok(listing)
+    }
+}
+
+/// The names in a directory and its own state, both of one moment.
+///
+/// # Errors
+/// Those of getdents(2) and statx(2); "does not hold still" if it changes all the time.
+pub fn list(dir: &OpenDir) -> io::Result<(Listing, Stat)> {
+    probe::at_one_moment(dir.fd(), Stat::same_moment, |_| Listing::read(dir.fd()))
+}

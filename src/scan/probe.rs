@@ -1,0 +1,357 @@
+//! One object, and its recorded row, to facts. Follows and blocks on nothing.
+//!
+//! An object is looked at before and after it is read. If it moved, or if it changed so recently
+//! that another change could bear the same time, it is read again; if it does not hold still it is
+//! unstable, and nothing of it is recorded.
+
+use super::Tools;
+use super::digest::{self, Extent};
+use crate::model::attribute::{Attribute, AttributeSet, Cost};
+use crate::model::facts::{Digests, Facts, ObjectType, Stat};
+use crate::model::record::Record;
+use crate::model::scope::Look;
+use crate::model::value::{Time, Value};
+use crate::model::{clock, name};
+use crate::sys::open::{self, Access, Hint};
+use crate::sys::xattr::{self, Reach};
+use crate::sys::{self, stat};
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often an object is looked at again before it is called unstable.
+const ATTEMPTS: u32 = 5;
+
+/// Longest step of the clock by which inodes are stamped: one jiffy at 100 Hz, and a bit.
+///
+/// Source: `current_time()` in the kernel takes CLOCK_REALTIME_COARSE, time(7).
+const GRAIN: Duration = Duration::from_millis(12);
+
+/// What is asked about one object.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The attributes of its rule.
+    pub attributes: AttributeSet,
+    /// What is recorded about it.
+    pub recorded: Option<&'a Record>,
+    /// How closely it is looked at.
+    pub look: Look,
+}
+
+/// What was learned about one object.
+#[derive(Debug)]
+pub struct Answer {
+    /// What could be learned; `None` if nothing.
+    pub facts: Option<Facts>,
+    /// Why something, or everything, could not be learned.
+    pub trouble: Option<String>,
+}
+
+impl Answer {
+    fn nothing(error: &io::Error) -> Answer {
+        Answer { facts: None, trouble: Some(cause(error)) }
+    }
+}
+
+/// The error for an object that is another one than a moment ago.
+pub(crate) fn moved() -> io::Error {
+    io::Error::other("unstable: replaced while it was examined")
+}
+
+fn unstable() -> io::Error {
+    io::Error::other("unstable: does not hold still")
+}
+
+/// An error of the kernel in its own words, without the number, which says nothing to people.
+pub fn cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => "takes longer than max-object-time".to_owned(),
+        io::ErrorKind::NotFound => "vanished while it was examined".to_owned(),
+        io::ErrorKind::UnexpectedEof => "unstable: shrank while it was read".to_owned(),
+        _ => {
+            let text = error.to_string();
+            let words = text.split(" (os error").next().unwrap_or(&text);
+            let mut letters = words.chars();
+            let first = letters.next().map(|c| c.to_ascii_lowercase());
+            name::escape(first.into_iter().chain(letters).collect::<String>().as_bytes())
+        }
+    }
+}
+
+/// Whether an inode changed so recently that a later change could bear the same time.
+fn too_young(ctime: Time, now: Time) -> bool {
+    let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    (nanos(now) - nanos(ctime)).unsigned_abs() <= GRAIN.as_nanos()
+}
+
+/// Runs `look` until the object is the same before and after it, by `same`.
+///
+/// # Errors
+/// "does not hold still" after some attempts, and whatever `look` says.
+pub(crate) fn at_one_moment<T>(
+    fd: BorrowedFd<'_>,
+    same: impl Fn(&Stat, &Stat) -> bool,
+    mut look: impl FnMut(&Stat) -> io::Result<T>,
+) -> io::Result<(T, Stat)> {
+    let mut before = stat::of(fd)?;
+    for attempt in 0..ATTEMPTS {
+        let started = stat::coarse_now();
+        let result = look(&before);
+        let after = stat::of(fd)?;
+        let young = too_young(before.ctime, started);
+        match result {
+            Ok(seen) if same(&before, &after) && !young => return Ok((seen, before)),
+            // An object that was cut short while it was read may hold still the next time.
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+            _ => {}
+        }
+        // Order matters: the next look has to begin when the present time can no longer be given
+        // to a change that comes after it.
+        if young || attempt > 0 {
+            clock::pause(GRAIN + Duration::from_millis(1));
+        }
+        before = stat::of(fd)?;
+    }
+    Err(unstable())
+}
+
+/// Examines the entry `entry` of an open directory.
+pub fn probe(
+    dir: BorrowedFd<'_>,
+    entry: &CStr,
+    hint: Hint,
+    question: Question<'_>,
+    tools: &Tools,
+) -> Answer {
+    let read = |attributes| reads(attributes, ObjectType::File);
+    let result = match hint {
+        Hint::File if question.look == Look::Fast && !opens(question.attributes) => {
+            probe_fast(dir, entry, question, tools)
+        }
+        Hint::File if read(question.attributes) && question.look != Look::Names => {
+            probe_file(dir, entry, question, tools)
+        }
+        Hint::File => stat::at(dir, entry).and_then(|stat| match stat.object_type {
+            ObjectType::File => Ok(Answer { facts: Some(Facts::new(stat)), trouble: None }),
+            _ => probe_handle(dir, entry, question, tools),
+        }),
+        Hint::Dir | Hint::Other | Hint::Unknown => probe_handle(dir, entry, question, tools),
+    };
+    result.unwrap_or_else(|error| Answer::nothing(&error))
+}
+
+/// Whether an object of this type has to be opened or read for these attributes.
+pub fn reads(attributes: AttributeSet, object_type: ObjectType) -> bool {
+    attributes.iter().any(|attribute| {
+        let row = attribute.row();
+        row.types.contains(object_type)
+            && matches!(row.cost, Cost::Content | Cost::Xattr | Cost::Ioctl)
+    })
+}
+
+/// Whether a regular file has to be opened for more than its content.
+fn opens(attributes: AttributeSet) -> bool {
+    attributes.iter().any(|attribute| matches!(attribute.row().cost, Cost::Xattr | Cost::Ioctl))
+}
+
+/// A regular file that is opened only if its record does not answer for its content.
+fn probe_fast(
+    dir: BorrowedFd<'_>,
+    entry: &CStr,
+    question: Question<'_>,
+    tools: &Tools,
+) -> io::Result<Answer> {
+    let seen = stat::at(dir, entry)?;
+    if seen.object_type != ObjectType::File {
+        return probe_handle(dir, entry, question, tools);
+    }
+    if digests_wanted(question.attributes).is_none() {
+        return Ok(Answer { facts: Some(Facts::new(seen)), trouble: None });
+    }
+    match unchanged_digests(question.recorded, &seen) {
+        Some(digests) => {
+            Ok(Answer { facts: Some(Facts { digests, ..Facts::new(seen) }), trouble: None })
+        }
+        None => probe_file(dir, entry, question, tools),
+    }
+}
+
+/// An object that may be anything: taken hold of, looked at, and opened only if it is regular.
+fn probe_handle(
+    dir: BorrowedFd<'_>,
+    entry: &CStr,
+    question: Question<'_>,
+    tools: &Tools,
+) -> io::Result<Answer> {
+    let handle = open::handle(dir, entry)?;
+    let seen = stat::of(handle.as_fd())?;
+    if question.look == Look::Names {
+        return Ok(Answer { facts: Some(Facts::new(seen)), trouble: None });
+    }
+    match seen.object_type {
+        ObjectType::File if reads(question.attributes, ObjectType::File) => {
+            let answer = probe_file(dir, entry, question, tools)?;
+            match answer.facts.as_ref().is_none_or(|facts| facts.stat.same_object(&seen)) {
+                true => Ok(answer),
+                false => Err(moved()),
+            }
+        }
+        ObjectType::File | ObjectType::Dir => {
+            Ok(Answer { facts: Some(Facts::new(seen)), trouble: None })
+        }
+        _ => {
+            let mut facts = Facts::new(seen);
+            if seen.object_type == ObjectType::Symlink {
+                facts.link_target = Some(open::link_target(handle.as_fd())?.into_boxed_slice());
+            }
+            let trouble = xattrs(Reach::Handle(handle.as_fd()), question.attributes, &mut facts);
+            Ok(Answer { facts: Some(facts), trouble: trouble.err().map(|error| cause(&error)) })
+        }
+    }
+}
+
+/// A regular file: opened without blocking, checked by descriptor, read at one moment.
+fn probe_file(
+    dir: BorrowedFd<'_>,
+    entry: &CStr,
+    question: Question<'_>,
+    tools: &Tools,
+) -> io::Result<Answer> {
+    let (fd, access) = match open::file(dir, entry) {
+        Ok(opened) => opened,
+        // What can be told without opening it is told; the rest is the trouble.
+        Err(error) => {
+            let seen = stat::at(dir, entry)?;
+            let swapped = seen.object_type != ObjectType::File;
+            let error = if swapped { moved() } else { error };
+            return Ok(Answer {
+                facts: (!swapped).then(|| Facts::new(seen)),
+                trouble: Some(cause(&error)),
+            });
+        }
+    };
+    let fd = fd.as_fd();
+    if stat::of(fd)?.object_type != ObjectType::File {
+        return Err(moved());
+    }
+    if access == Access::Touched {
+        tools.progress.touched.fetch_add(1, Ordering::Relaxed);
+    }
+    let growing = question.attributes.contains(Attribute::GrowingSize);
+    let recorded_size = question.recorded.and_then(|record| record.number(Attribute::GrowingSize));
+    // A file that may grow is the same as long as it is the same inode and has not shrunk below
+    // what was read of it.
+    let same = |before: &Stat, after: &Stat| {
+        before.same_moment(after)
+            || growing && before.same_object(after) && after.size >= before.size
+    };
+    let content = digests_wanted(question.attributes);
+    let deadline = stat::monotonic() + tools.settings.max_object_time;
+    let result = at_one_moment(fd, same, |before| {
+        let mut facts = Facts::new(*before);
+        if let Some(wanted) = content {
+            let kept = match question.look {
+                Look::Fast => unchanged_digests(question.recorded, before),
+                Look::Full | Look::Names => None,
+            };
+            let prefix = recorded_size.filter(|size| growing && *size <= before.size);
+            let extent = Extent {
+                size: prefix.unwrap_or(before.size),
+                blocks: before.blocks,
+                prefix_only: growing,
+            };
+            facts.digests = match kept {
+                Some(digests) => digests,
+                None => digest::of(fd, extent, wanted, deadline, tools)?,
+            };
+        }
+        read_open(fd, question.attributes, &mut facts)?;
+        Ok(facts)
+    });
+    match result {
+        Ok((facts, _)) => Ok(Answer { facts: Some(facts), trouble: None }),
+        Err(error) => Ok(Answer { facts: None, trouble: Some(cause(&error)) }),
+    }
+}
+
+/// What an open file or directory says besides stat and content: extended attributes and flags.
+pub fn read_open(
+    fd: BorrowedFd<'_>,
+    attributes: AttributeSet,
+    facts: &mut Facts,
+) -> io::Result<()> {
+    xattrs(Reach::Open(fd), attributes, facts)?;
+    if attributes.contains(Attribute::Flags) {
+        facts.flags = stat::flags(fd)?;
+    }
+    Ok(())
+}
+
+fn xattrs(reach: Reach<'_>, attributes: AttributeSet, facts: &mut Facts) -> io::Result<()> {
+    let wants = |attribute: Attribute| {
+        attributes.contains(attribute) && attribute.row().types.contains(facts.stat.object_type)
+    };
+    let wanted = xattr::Wanted {
+        acl: wants(Attribute::Acl),
+        capabilities: wants(Attribute::Capabilities),
+        selinux: wants(Attribute::Selinux),
+        others: wants(Attribute::Xattrs),
+    };
+    if !(wanted.acl || wanted.capabilities || wanted.selinux || wanted.others) {
+        return Ok(());
+    }
+    thread_local! {
+        static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    let mut buffer = BUFFER.take();
+    let found = xattr::read(reach, wanted, &mut buffer);
+    BUFFER.set(buffer);
+    let found = found?;
+    let text = |wanted: bool, text: String| wanted.then(|| text.into_bytes().into_boxed_slice());
+    facts.acl = text(wanted.acl, found.acl);
+    facts.capabilities = text(wanted.capabilities, found.capabilities);
+    facts.selinux = text(wanted.selinux, found.selinux);
+    facts.xattrs = text(wanted.others, found.others);
+    Ok(())
+}
+
+fn digests_wanted(attributes: AttributeSet) -> Option<digest::Wanted> {
+    let wanted = digest::Wanted {
+        blake3: attributes.contains(Attribute::Content),
+        sha256: attributes.contains(Attribute::Sha256),
+        sha512: attributes.contains(Attribute::Sha512),
+    };
+    (wanted.blake3 || wanted.sha256 || wanted.sha512).then_some(wanted)
+}
+
+/// The recorded digests, if size, mtime, ctime and inode are all recorded and all unchanged.
+fn unchanged_digests(recorded: Option<&Record>, now: &Stat) -> Option<Digests> {
+    let record = recorded?;
+    let unchanged = record.number(Attribute::Size) == Some(now.size)
+        && record.number(Attribute::Inode) == Some(now.inode)
+        && record.get(Attribute::Mtime) == Some(&Value::Time(now.mtime))
+        && record.get(Attribute::Ctime) == Some(&Value::Time(now.ctime));
+    if !unchanged {
+        return None;
+    }
+    let digest = |attribute: Attribute| match record.get(attribute) {
+        Some(Value::Bytes(bytes)) => Some(bytes),
+        _ => None,
+    };
+    Some(Digests {
+        blake3: digest(Attribute::Content).and_then(|bytes| (**bytes).try_into().ok()),
+        sha256: digest(Attribute::Sha256).and_then(|bytes| (**bytes).try_into().ok()),
+        sha512: digest(Attribute::Sha512).and_then(|bytes| (**bytes).try_into().ok()),
+    })
+}
+
+/// The name of the file system whose root an open directory is; empty if it is not one.
+pub fn mount_name(fd: BorrowedFd<'_>, is_mount_root: bool) -> io::Result<Box<[u8]>> {
+    match is_mount_root {
+        true => Ok(sys::stat::file_system_of(fd)?.name.as_bytes().into()),
+        false => Ok(Box::default()),
+    }
+}

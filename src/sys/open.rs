@@ -1,0 +1,204 @@
+//! Opening below a directory, never through a link; reading directories; processes' limits.
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::io::Errno;
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// What getdents(2) says an entry is; the file system need not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// Something else.
+    Other,
+    /// The file system does not say.
+    Unknown,
+}
+
+/// Whether reading left the access time alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// O_NOATIME was granted.
+    Kept,
+    /// It was refused, as for an ordinary user on somebody else's file: open(2).
+    Touched,
+}
+
+const BASE: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Opens the directory that a path names, through links if it must: for the root of a scan, which
+/// is the user's own word.
+pub fn root(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Opens an entry for reading its content or listing it; never through a link, never blocking.
+///
+/// # Errors
+/// ELOOP or ENOTDIR if it is not what the caller thought, and all of open(2).
+fn read_only(dir: BorrowedFd<'_>, name: &CStr, extra: OFlags) -> io::Result<(OwnedFd, Access)> {
+    let flags = OFlags::RDONLY | BASE | extra;
+    match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Ok(fd) => Ok((fd, Access::Kept)),
+        Err(Errno::PERM) => {
+            Ok((rustix::fs::openat(dir, name, flags, Mode::empty())?, Access::Touched))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens a regular file below a directory. The caller checks by descriptor that it is one.
+pub fn file(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<(OwnedFd, Access)> {
+    read_only(dir, name, OFlags::empty())
+}
+
+/// Opens a directory below a directory.
+pub fn dir(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<(OwnedFd, Access)> {
+    read_only(parent, name, OFlags::DIRECTORY)
+}
+
+/// Takes hold of an object without opening it: safe for devices, pipes, sockets and links.
+pub fn handle(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// The target of the link that a handle holds.
+pub fn link_target(handle: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    Ok(rustix::fs::readlinkat(handle, c"", Vec::new())?.into_bytes())
+}
+
+/// The target of the link `name` below `dir`.
+pub fn link_target_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
+    Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
+}
+
+/// The path under which the kernel shows a descriptor.
+pub fn proc_path(fd: BorrowedFd<'_>) -> String {
+    use std::os::fd::AsRawFd as _;
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Opens a file by a path that somebody gave on the command line or in a configuration: only if
+/// it is a regular file, and without ever waiting for a pipe.
+pub fn given_file(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let handle = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = super::stat::of(handle.as_fd())?;
+    if stat.object_type != crate::model::facts::ObjectType::File {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let fd = rustix::fs::open(path, flags, Mode::empty())?;
+    if super::stat::of(fd.as_fd())?.object_type != crate::model::facts::ObjectType::File {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok(fd)
+}
+
+/// Whether an entry exists, without following it.
+pub fn entry_exists(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens a path below `root` as the checked system would resolve it: links and `..` stay inside.
+///
+/// # Errors
+/// ENOSYS and EPERM where the kernel or a filter does not know openat2(2), and all of open(2).
+pub fn inside(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    loop {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+        match rustix::fs::openat2(
+            root,
+            relative,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        ) {
+            Ok(fd) => return Ok(fd),
+            // A rename or mount raced with the walk: openat2(2).
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Calls `each` for the entries of a directory, without `.` and `..`, in the kernel's order.
+///
+/// The directory is read from its beginning, whatever was read through the descriptor before.
+pub fn entries(
+    dir: BorrowedFd<'_>,
+    buffer: &mut Vec<MaybeUninit<u8>>,
+    mut each: impl FnMut(&CStr, Hint),
+) -> io::Result<()> {
+    buffer.resize(32 * 1024, MaybeUninit::uninit());
+    rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
+    let mut entries = RawDir::new(dir, buffer);
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let hint = match entry.file_type() {
+            rustix::fs::FileType::RegularFile => Hint::File,
+            rustix::fs::FileType::Directory => Hint::Dir,
+            rustix::fs::FileType::Unknown => Hint::Unknown,
+            _ => Hint::Other,
+        };
+        each(name, hint);
+    }
+    Ok(())
+}
+
+/// Raises the number of descriptors this process may open to what it is allowed, and returns it.
+pub fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Losing this is safe: the limit that holds is asked for below.
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Opens for reading what a handle holds, if it is a regular file.
+pub fn reopen_file(handle: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    if super::stat::of(handle)?.object_type != crate::model::facts::ObjectType::File {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(rustix::fs::open(proc_path(handle), flags, Mode::empty())?)
+}
+
+/// Where a path of the checked system leads through its links, as a path of that system.
+pub fn real_path(root: BorrowedFd<'_>, path: &Path) -> Option<Vec<u8>> {
+    let target = inside(root, path).ok()?;
+    let shown = |fd: BorrowedFd<'_>| {
+        rustix::fs::readlinkat(rustix::fs::CWD, proc_path(fd), Vec::new()).ok()
+    };
+    let real = shown(target.as_fd())?.into_bytes();
+    let top = shown(root)?.into_bytes();
+    if top == b"/" {
+        return Some(real);
+    }
+    match real.strip_prefix(top.as_slice())? {
+        b"" => Some(b"/".to_vec()),
+        rest => Some(rest.to_vec()),
+    }
+}
