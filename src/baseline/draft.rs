@@ -1,0 +1,333 @@
+//! The next generation in the making: the only code that writes a baseline.
+//!
+//! A generation is published in steps, and exists only after the last one: the database is
+//! written and brought to disk, its digest goes into the manifest, the manifest is written, signed,
+//! and the signature renamed into place. Whatever a crash leaves behind is unsigned and swept by
+//! the next writer.
+
+use super::rows::{self, Recorded};
+use super::schema::{self, ROOT, UNEXAMINED};
+use super::{Error, digest_file, integrity};
+use crate::model::attribute::{Attribute, AttributeSet};
+use crate::model::change::{Change, Finding, Place, What};
+use crate::model::name::DirName;
+use crate::model::record::Record;
+use crate::sign::key::SecretKey;
+use crate::sign::manifest::BaselineManifest;
+use crate::sign::sshsig::{self, Namespace};
+use crate::state::StateDir;
+use crate::state::error::StateError;
+use crate::state::names::{self, Part};
+use rusqlite::types::{Null, ToSqlOutput};
+use rusqlite::{Connection, OpenFlags, Statement};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A database in the making.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    state: &'a StateDir,
+    object: String,
+    generation: u64,
+    connection: Connection,
+    attributes: AttributeSet,
+    next_directory: i64,
+    /// Directories that have a number and no row yet.
+    unwritten: HashMap<i64, (i64, Box<[u8]>)>,
+    entries: u64,
+}
+
+/// A finished database, not signed yet.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Its generation.
+    pub generation: u64,
+    /// BLAKE3 of its bytes.
+    pub digest: [u8; 32],
+    /// Its length.
+    pub bytes: u64,
+    /// Objects recorded.
+    pub entries: u64,
+}
+
+/// What is known to a generation besides its objects.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Rules as stored, and whether each is active.
+    pub rules: Vec<(String, bool)>,
+    /// Literal start points that are not there, with the position of their rule.
+    pub absent: Vec<(Vec<u8>, u32)>,
+}
+
+/// What of SQLite's errors concerns the disk.
+fn writing(object: &str, error: rusqlite::Error) -> Error {
+    let code = error.sqlite_error_code();
+    let name = object.to_owned();
+    match code {
+        Some(rusqlite::ErrorCode::DiskFull) => {
+            Error::State(StateError::Full { name, cause: "no space left on device".to_owned() })
+        }
+        Some(
+            rusqlite::ErrorCode::SystemIoFailure
+            | rusqlite::ErrorCode::ReadOnly
+            | rusqlite::ErrorCode::CannotOpen
+            | rusqlite::ErrorCode::PermissionDenied,
+        ) => Error::State(StateError::Unwritable { name, cause: error.to_string() }),
+        _ => Error::Sqlite(error),
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// An empty draft of generation `generation`, for records of these attributes.
+    ///
+    /// Afterwards an empty database lies in the state directory, unsigned.
+    ///
+    /// # Errors
+    /// `State` if it cannot be written.
+    pub fn create(
+        state: &'a StateDir,
+        generation: u64,
+        attributes: AttributeSet,
+    ) -> Result<Draft<'a>, Error> {
+        let object = Part::Database.name(generation);
+        // Created by us and not by SQLite: never through a link, and readable by nobody else.
+        state.create_file(&object, 0o600)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let failed = |error| writing(&object, error);
+        let connection =
+            Connection::open_with_flags(state.path_of(&object), flags).map_err(failed)?;
+        connection
+            .execute_batch(
+                "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+                 PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -8192; PRAGMA mmap_size = 0;
+                 PRAGMA temp_store = MEMORY;",
+            )
+            .map_err(failed)?;
+        connection.execute_batch(&schema::create()).map_err(failed)?;
+        connection.execute_batch("BEGIN").map_err(failed)?;
+        let mut unwritten = HashMap::new();
+        unwritten.insert(ROOT, (0, Box::default()));
+        Ok(Draft {
+            state,
+            object,
+            generation,
+            connection,
+            attributes: attributes.without(Attribute::Type),
+            next_directory: ROOT + 1,
+            unwritten,
+            entries: 0,
+        })
+    }
+
+    /// Writes what was found: added objects, and those that could not be examined.
+    pub fn absorb(&mut self, findings: Vec<Finding>) -> Result<(), Error> {
+        for finding in findings {
+            let recorded = match finding.what {
+                What::Change(Change::Added { observed }) => Some(observed),
+                What::Unexamined(_) => None,
+                What::Change(Change::Removed { .. } | Change::Changed { .. })
+                | What::Rotated { .. } => continue,
+            };
+            self.put(&finding.dir, &finding.place, recorded)?;
+        }
+        Ok(())
+    }
+
+    /// Writes one object.
+    fn put(&mut self, dir: &Arc<DirName>, place: &Place, recorded: Recorded) -> Result<(), Error> {
+        self.entries += 1;
+        let number = self.number(dir);
+        match place {
+            Place::Own => {
+                let Some((parent, name)) = self.unwritten.remove(&number) else {
+                    // A directory that is told twice: recorded, and then not to be listed.
+                    return Ok(());
+                };
+                self.insert_directory(parent, &name, number, Some(&recorded))
+            }
+            Place::Entry(name) => {
+                let columns = schema::columns(self.attributes);
+                let parameters = schema::parameters(self.attributes, 4);
+                let sql = format!(
+                    "INSERT OR REPLACE INTO entries (dir, name, type{columns}) VALUES (?1, ?2, ?3{parameters})"
+                );
+                let attributes = self.attributes;
+                let insert = |statement: &mut Statement<'_>| {
+                    statement.raw_bind_parameter(1, number)?;
+                    statement.raw_bind_parameter(2, &**name)?;
+                    bind(statement, 3, Some(&recorded), attributes)?;
+                    statement.raw_execute()
+                };
+                let mut statement =
+                    self.connection.prepare_cached(&sql).map_err(|e| writing(&self.object, e))?;
+                insert(&mut statement).map_err(|error| writing(&self.object, error))?;
+                Ok(())
+            }
+        }
+    }
+
+    fn insert_directory(
+        &self,
+        parent: i64,
+        name: &[u8],
+        number: i64,
+        recorded: Option<&Recorded>,
+    ) -> Result<(), Error> {
+        let columns = schema::columns(self.attributes);
+        let parameters = schema::parameters(self.attributes, 5);
+        let sql = format!(
+            "INSERT INTO directories (parent, name, id, type{columns}) VALUES (?1, ?2, ?3, ?4{parameters})"
+        );
+        let insert = |statement: &mut Statement<'_>| {
+            statement.raw_bind_parameter(1, parent)?;
+            statement.raw_bind_parameter(2, name)?;
+            statement.raw_bind_parameter(3, number)?;
+            bind(statement, 4, recorded, self.attributes)?;
+            statement.raw_execute()
+        };
+        let mut statement =
+            self.connection.prepare_cached(&sql).map_err(|error| writing(&self.object, error))?;
+        insert(&mut statement).map_err(|error| writing(&self.object, error))?;
+        Ok(())
+    }
+
+    /// The number of a directory, given to it and those above it when they are first seen.
+    fn number(&mut self, dir: &Arc<DirName>) -> i64 {
+        let mut fresh = Vec::new();
+        let mut here = dir;
+        let mut number = loop {
+            if let Some(number) = here.number().get() {
+                break *number;
+            }
+            match here.parent() {
+                None => break *here.number().get_or_init(|| ROOT),
+                Some(parent) => {
+                    fresh.push(here);
+                    here = parent;
+                }
+            }
+        };
+        for dir in fresh.into_iter().rev() {
+            let next = self.next_directory;
+            self.next_directory += 1;
+            self.unwritten.insert(next, (number, dir.name().into()));
+            number = *dir.number().get_or_init(|| next);
+        }
+        number
+    }
+
+    /// Writes what is known besides objects, and brings the database to disk.
+    pub fn finish(mut self, about: &About) -> Result<Finished, Error> {
+        let mut unwritten: Vec<_> = self.unwritten.drain().collect();
+        unwritten.sort_unstable();
+        for (number, (parent, name)) in unwritten {
+            self.insert_directory(parent, &name, number, None)?;
+        }
+        self.write_about(about).map_err(|error| writing(&self.object, error))?;
+        self.connection.execute_batch("COMMIT").map_err(|error| writing(&self.object, error))?;
+        self.connection.close().map_err(|(_, error)| writing(&self.object, error))?;
+        self.state.sync_file(&self.object)?;
+        let file = self.state.open_file(&self.object)?;
+        let (digest, bytes) = digest_file(&file, &self.object)?;
+        Ok(Finished { generation: self.generation, digest, bytes, entries: self.entries })
+    }
+
+    fn write_about(&self, about: &About) -> rusqlite::Result<()> {
+        let connection = &self.connection;
+        connection
+            .execute("INSERT INTO meta VALUES ('format', ?1)", [schema::FORMAT.to_string()])?;
+        for (position, (rule, active)) in about.rules.iter().enumerate() {
+            let position = i64::try_from(position).unwrap_or(i64::MAX);
+            connection.execute(
+                "INSERT INTO rules (position, active, rule) VALUES (?1, ?2, ?3)",
+                rusqlite::params![position, active, rule],
+            )?;
+        }
+        for (path, rule) in &about.absent {
+            connection.execute(
+                "INSERT OR IGNORE INTO absent (path, rule) VALUES (?1, ?2)",
+                rusqlite::params![path, rule],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Binds type and values from parameter `first` on.
+fn bind(
+    statement: &mut Statement<'_>,
+    first: usize,
+    recorded: Option<&Recorded>,
+    attributes: AttributeSet,
+) -> rusqlite::Result<()> {
+    let record: Option<&Record> = match recorded {
+        None => {
+            statement.raw_bind_parameter(first, Null)?;
+            None
+        }
+        Some(None) => {
+            statement.raw_bind_parameter(first, UNEXAMINED)?;
+            None
+        }
+        Some(Some(record)) => {
+            statement.raw_bind_parameter(first, i64::from(record.object_type().code()))?;
+            Some(record)
+        }
+    };
+    for (place, attribute) in attributes.iter().enumerate() {
+        let value = record.and_then(|record| record.get(attribute));
+        let parameter = value.map_or(ToSqlOutput::Owned(Null.into()), rows::parameter);
+        statement.raw_bind_parameter(first + 1 + place, parameter)?;
+    }
+    Ok(())
+}
+
+/// Signs a finished draft and puts it in force.
+///
+/// 1. The manifest is written and brought to disk.
+/// 2. Its signature is written beside it under another name, and brought to disk.
+/// 3. The signature is renamed into place: from here on the generation exists.
+///
+/// # Errors
+/// `State` for each step that fails; the generation before stays in force.
+pub fn publish(
+    state: &StateDir,
+    manifest: &BaselineManifest,
+    key: &SecretKey,
+) -> Result<[u8; 32], Error> {
+    let object = Part::Manifest.name(manifest.generation);
+    let text = manifest.to_text().map_err(|cause| integrity(&object, cause))?;
+    state.write_durably(&object, 0o600, text.as_bytes())?;
+    let signature = sshsig::sign(key, Namespace::Baseline, text.as_bytes());
+    state.write_durably(&Part::Signature.name(manifest.generation), 0o600, signature.as_bytes())?;
+    Ok(crate::sign::manifest::digest(text.as_bytes()))
+}
+
+/// Removes what writers that were cut off have left: files of generations without a signature
+/// above the highest that has one.
+pub fn sweep(state: &StateDir) -> Result<(), Error> {
+    let found = super::generations(state)?;
+    let signed = found.iter().filter(|files| files.signature).map(|files| files.generation).max();
+    for files in found.iter().filter(|files| signed.is_none_or(|signed| files.generation > signed))
+    {
+        if files.database {
+            state.remove(&Part::Database.name(files.generation))?;
+        }
+        if files.manifest {
+            state.remove(&Part::Manifest.name(files.generation))?;
+        }
+    }
+    state.sweep(names::BASELINE)?;
+    Ok(())
+}
+
+/// Copies the database of one generation as that of another, and brings it to disk.
+pub fn copy(state: &StateDir, from: u64, to: u64) -> Result<(), Error> {
+    let source_object = Part::Database.name(from);
+    let object = Part::Database.name(to);
+    let mut source = state.open_file(&source_object)?;
+    let mut target = state.create_file(&object, 0o600)?;
+    std::io::copy(&mut source, &mut target)
+        .map_err(|error| Error::State(StateError::writing_io(&object, &error)))?;
+    Ok(state.sync_file(&object)?)
+}

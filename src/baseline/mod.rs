@@ -1,0 +1,388 @@
+//! The baseline: which generation is in force, and reading it once it is verified.
+//!
+//! Only [`load`] makes a [`Baseline`], and it verifies first: by type, and not by a flag, nothing
+//! else can be read. `draft.rs` is the only writer.
+
+pub mod draft;
+pub mod rows;
+pub mod schema;
+
+use crate::model::attribute::AttributeSet;
+use crate::model::name;
+use crate::sign::key::PublicKey;
+use crate::sign::manifest::{self, BaselineManifest};
+use crate::sign::sshsig::{self, Namespace};
+use crate::sign::trust::Trust;
+use crate::state::StateDir;
+use crate::state::error::StateError;
+use crate::state::names::{self, Part};
+use crate::sys::stat;
+use rows::Reader;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
+
+/// Largest manifest or signature that is read.
+const TEXT_LIMIT: u64 = 1024 * 1024;
+
+/// Why there is no baseline to read, or why it is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no generation yet.
+    #[error("{0}: holds no baseline yet; run fim init")]
+    NoGeneration(String),
+    /// Something that belongs to the chain does not verify, is gone or is another.
+    #[error("{object}: {cause}")]
+    Integrity {
+        /// The file, relative to the state directory.
+        object: String,
+        /// What is wrong, and the next step.
+        cause: String,
+    },
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The database holds something that this program never writes.
+    #[error("baseline: holds {0} that cannot be one; restore the state directory from a copy")]
+    Malformed(String),
+    /// SQLite cannot go on.
+    #[error("baseline: {0}; see whether the file system of the state directory is in order")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+fn integrity(object: &str, cause: impl std::fmt::Display) -> Error {
+    Error::Integrity { object: name::escape(object.as_bytes()), cause: cause.to_string() }
+}
+
+/// What a file that belongs to the chain says when it cannot be read: its absence is a failure of
+/// integrity, since a generation is known.
+fn chain_error(error: StateError) -> Error {
+    match error {
+        StateError::Missing(object) | StateError::NotRegular(object) => Error::Integrity {
+            object,
+            cause: "belongs to the baseline in force and is gone or not a regular file; restore it from a copy".to_owned(),
+        },
+        StateError::TooLarge { name, limit } => {
+            integrity(&name, format!("is larger than {limit} bytes; restore it from a copy"))
+        }
+        other => Error::State(other),
+    }
+}
+
+/// Which files of a generation there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The number of the generation.
+    pub generation: u64,
+    /// The database; old ones may have been pruned.
+    pub database: bool,
+    /// The manifest.
+    pub manifest: bool,
+    /// The signature, without which the generation does not exist.
+    pub signature: bool,
+}
+
+/// The generations of which any file is there, in order.
+pub fn generations(state: &StateDir) -> Result<Vec<Files>, Error> {
+    let entries = match state.list(names::BASELINE) {
+        Ok(entries) => entries,
+        Err(StateError::Missing(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found: std::collections::BTreeMap<u64, Files> = std::collections::BTreeMap::new();
+    for entry in entries {
+        let Ok(text) = std::str::from_utf8(&entry) else { continue };
+        let Some((number, ending)) = text.split_once('.') else { continue };
+        let Some(generation) = names::parse_generation(number) else { continue };
+        let files = found.entry(generation).or_insert(Files { generation, ..Files::default() });
+        match ending {
+            "db" => files.database = true,
+            "manifest" => files.manifest = true,
+            "manifest.sig" => files.signature = true,
+            _ => {}
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// The signed text of one generation, verified.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// What it says.
+    pub manifest: BaselineManifest,
+    /// BLAKE3 of its text.
+    pub digest: [u8; 32],
+    /// The key that signed it.
+    pub signer: PublicKey,
+}
+
+/// The manifest of the generation in force.
+///
+/// 1. The highest generation with a signature is in force.
+/// 2. Its signature verifies, in the baseline's namespace, against a key that is believed.
+/// 3. It says so itself: signer and number are what the manifest names.
+/// 4. The digests of all manifests before it lead back to generation 1 without a gap.
+/// 5. It is not below `min_generation`.
+///
+/// # Errors
+/// `NoGeneration` before the first one; `Integrity` for each step that fails.
+pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Sealed, Error> {
+    let found = generations(state)?;
+    let Some(highest) = found.iter().rev().find(|files| files.signature) else {
+        // Reports are only ever made of a generation, and a second generation of a first.
+        let known = !state.list(names::REPORTS).unwrap_or_default().is_empty()
+            || found.iter().any(|files| files.generation > 1);
+        if known || min_generation > 0 {
+            return Err(integrity(
+                names::BASELINE,
+                "a generation is known, and none is there with its signature; restore it from a copy",
+            ));
+        }
+        return Err(Error::NoGeneration(name::show(state.path())));
+    };
+    let sealed = verify_one(state, trust, highest.generation)?;
+    let mut expected = sealed.manifest.previous_manifest_blake3;
+    for generation in (1..highest.generation).rev() {
+        let object = Part::Manifest.name(generation);
+        let text = state.read(&object, TEXT_LIMIT).map_err(chain_error)?;
+        if Some(manifest::digest(&text)) != expected {
+            return Err(integrity(
+                &object,
+                "is not the one that the next generation follows; restore it from a copy",
+            ));
+        }
+        expected = BaselineManifest::parse(&text)
+            .map_err(|cause| integrity(&object, cause))?
+            .previous_manifest_blake3;
+    }
+    if highest.generation < min_generation {
+        return Err(integrity(
+            &Part::Manifest.name(highest.generation),
+            format!(
+                "generation {} is in force, but at least {min_generation} was asked for; an older state was put back",
+                highest.generation
+            ),
+        ));
+    }
+    Ok(sealed)
+}
+
+/// The manifest of one generation, verified by itself.
+pub fn verify_one(state: &StateDir, trust: &Trust, generation: u64) -> Result<Sealed, Error> {
+    let object = Part::Manifest.name(generation);
+    let signature_object = Part::Signature.name(generation);
+    let text = state.read(&object, TEXT_LIMIT).map_err(chain_error)?;
+    let signature = state.read(&signature_object, TEXT_LIMIT).map_err(chain_error)?;
+    let signature = std::str::from_utf8(&signature)
+        .map_err(|_| integrity(&signature_object, "is not a signature; restore it from a copy"))?;
+    let trusted: Vec<&PublicKey> = trust.locals.iter().collect();
+    let signer = sshsig::verify(signature, Namespace::Baseline, &text, &trusted)
+        .map_err(|cause| integrity(&signature_object, format!("{cause}; restore {object} and its signature from a copy, or name a rotated key with --trusted-key")))?;
+    let signer = trust.locals[signer].clone();
+    let parsed = BaselineManifest::parse(&text).map_err(|cause| integrity(&object, cause))?;
+    manifest::verify_signed_by(&parsed.signed_by, &signer)
+        .map_err(|cause| integrity(&object, cause))?;
+    if parsed.generation != generation {
+        return Err(integrity(
+            &object,
+            format!("names generation {}; restore it from a copy", parsed.generation),
+        ));
+    }
+    Ok(Sealed { manifest: parsed, digest: manifest::digest(&text), signer })
+}
+
+/// What tells one file from another, and from itself after a change.
+type Identity = (u64, (u32, u32), u64, crate::model::value::Time);
+
+fn identity(fd: std::os::fd::BorrowedFd<'_>, object: &str) -> Result<Identity, Error> {
+    let seen = stat::of(fd).map_err(|error| integrity(object, error))?;
+    Ok((seen.inode, seen.device, seen.size, seen.ctime))
+}
+
+/// A verified baseline, open for reading.
+#[derive(Debug)]
+pub struct Baseline {
+    sealed: Sealed,
+    object: String,
+    path: std::path::PathBuf,
+    file: File,
+    identity: Identity,
+    attributes: AttributeSet,
+    idle: Mutex<Vec<Reader>>,
+}
+
+/// Opens the database of a verified manifest.
+///
+/// 1. Note the identity of the database file.
+/// 2. Digest its bytes; they are those that the manifest names.
+/// 3. Only now open it with SQLite: read-only, immutable, nothing in its schema trusted.
+/// 4. Compare the identity of what lies under that name; [`Baseline::still_the_same`] does it again
+///    when the command ends.
+///
+/// # Errors
+/// `Integrity` for each step that fails.
+pub fn open(state: &StateDir, sealed: Sealed) -> Result<Baseline, Error> {
+    let object = Part::Database.name(sealed.manifest.generation);
+    let file = state.open_file(&object).map_err(chain_error)?;
+    let identity = identity(file.as_fd(), &object)?;
+    let (digest, bytes) = digest_file(&file, &object)?;
+    if digest != sealed.manifest.baseline_blake3 || bytes != sealed.manifest.baseline_bytes {
+        return Err(integrity(
+            &object,
+            "is not the file that the signed manifest names; restore it from a copy",
+        ));
+    }
+    let baseline = Baseline {
+        path: state.path_of(&object),
+        object,
+        sealed,
+        file,
+        identity,
+        attributes: AttributeSet::all(),
+        idle: Mutex::new(Vec::new()),
+    };
+    let reader = baseline.connect()?;
+    match reader.meta("format")?.and_then(|format| format.parse::<i64>().ok()) {
+        Some(schema::FORMAT) => {}
+        Some(newer) if newer > schema::FORMAT => {
+            return Err(integrity(
+                &baseline.object,
+                format!("has format {newer}; it was written by a newer fim, use that"),
+            ));
+        }
+        Some(_) | None => return Err(Error::Malformed("a format".to_owned())),
+    }
+    Ok(baseline)
+}
+
+/// BLAKE3 of a whole file and its length.
+pub(crate) fn digest_file(mut file: &File, object: &str) -> Result<([u8; 32], u64), Error> {
+    let failed = |error: std::io::Error| integrity(object, error);
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1024 * 1024];
+    loop {
+        let got = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(got) => got,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        hasher.update_rayon(&buffer[..got]);
+    }
+    Ok((*hasher.finalize().as_bytes(), hasher.count()))
+}
+
+impl Baseline {
+    /// What was signed.
+    pub fn sealed(&self) -> &Sealed {
+        &self.sealed
+    }
+
+    /// The number of the generation.
+    pub fn generation(&self) -> u64 {
+        self.sealed.manifest.generation
+    }
+
+    /// Makes readers fetch only these attributes.
+    #[must_use]
+    pub fn reading(mut self, attributes: AttributeSet) -> Baseline {
+        self.attributes = attributes;
+        self.idle = Mutex::new(Vec::new());
+        self
+    }
+
+    /// A reader for the present thread, given back when it is dropped.
+    pub fn reader(&self) -> Result<Lent<'_>, Error> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let reader = match idle {
+            Some(reader) => reader,
+            None => self.connect()?,
+        };
+        Ok(Lent { baseline: self, reader: Some(reader) })
+    }
+
+    /// Whether what lies under the database's name is still what was verified.
+    ///
+    /// # Errors
+    /// `Integrity` if it is not.
+    pub fn still_the_same(&self) -> Result<(), Error> {
+        let opened = File::open(&self.path).map_err(|error| integrity(&self.object, error))?;
+        let by_name = identity(opened.as_fd(), &self.object)?;
+        let held = identity(self.file.as_fd(), &self.object)?;
+        if by_name != self.identity || held != self.identity {
+            return Err(integrity(
+                &self.object,
+                "was changed or replaced while it was in use; restore it from a copy",
+            ));
+        }
+        Ok(())
+    }
+
+    fn connect(&self) -> Result<Reader, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(uri(&self.path), flags)?;
+        harden(&connection)?;
+        self.still_the_same()?;
+        Ok(Reader::new(connection, self.attributes))
+    }
+}
+
+/// A reader on loan.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    baseline: &'a Baseline,
+    reader: Option<Reader>,
+}
+
+impl std::ops::Deref for Lent<'_> {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        self.reader.as_ref().expect("a reader is on loan until it is dropped")
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            self.baseline.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        }
+    }
+}
+
+/// A path as SQLite's URI; every byte that could mean something else is escaped.
+///
+/// Source: <https://www.sqlite.org/uri.html>. `immutable` promises that nobody writes: no locks, no
+/// journal and no write-ahead log are looked for.
+fn uri(path: &std::path::Path) -> String {
+    let mut uri = String::from("file:");
+    for byte in name::bytes(path) {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte));
+            }
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    uri + "?mode=ro&immutable=1"
+}
+
+/// Takes from a connection everything that reading a table does not need.
+///
+/// Source: <https://www.sqlite.org/security.html>.
+fn harden(connection: &Connection) -> Result<(), Error> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    connection.execute_batch(
+        "PRAGMA query_only = ON; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;
+         PRAGMA cache_size = -1024; PRAGMA temp_store = MEMORY;",
+    )?;
+    Ok(())
+}
