@@ -1,0 +1,395 @@
+//! One entry of a directory: covered or not, probed, judged against its row; a directory is
+//! left to a job of its own.
+
+use super::compare::compare;
+use super::examine::{Examination, Job, Row, Surroundings, Task, Visiting, lock, unexamined};
+use crate::baseline;
+use crate::baseline::rows::Recorded;
+use crate::model::attribute::{Attribute, AttributeSet, Cost};
+use crate::model::change::{Change, Finding, Place, RuleIndex, What};
+use crate::model::facts::{Facts, ObjectType};
+use crate::model::name::DirName;
+use crate::model::record::Record;
+use crate::policy::selection::{Step, Verdict, Wants};
+use crate::scan::probe::{self, Answer, Question};
+use crate::sys::open::Hint;
+use std::ffi::CStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What was learned about an object, ready to be judged.
+#[derive(Debug)]
+pub(super) struct Observation {
+    /// The rule that covers it.
+    pub(super) rule: RuleIndex,
+    /// What is compared.
+    pub(super) attributes: AttributeSet,
+    /// What could be learned.
+    pub(super) facts: Option<Facts>,
+    /// Why something could not.
+    pub(super) trouble: Option<String>,
+    /// What is recorded; outer `None` if nothing is.
+    pub(super) recorded: Option<Recorded>,
+}
+
+/// What is recorded besides what is compared: the type always, and the inode of a growing file,
+/// by which a rotated log is found again.
+pub fn recorded_attributes(attributes: AttributeSet) -> AttributeSet {
+    let kept = attributes.with(Attribute::Type);
+    match attributes.contains(Attribute::GrowingSize) {
+        true => kept.with(Attribute::Inode),
+        false => kept,
+    }
+}
+
+impl Examination<'_> {
+    /// The rule that covers an object of this type, if any does.
+    pub(super) fn covered(&self, verdict: Verdict, object_type: ObjectType) -> Option<RuleIndex> {
+        match verdict {
+            Verdict::Covered(rule) if self.input.selection.admits(rule, object_type) => Some(rule),
+            Verdict::Covered(_)
+            | Verdict::Uncovered
+            | Verdict::Excluded(_)
+            | Verdict::Limited(_) => None,
+        }
+    }
+
+    /// Looks at one name of a directory and what is recorded under it.
+    pub(super) fn entry(
+        &self,
+        visiting: &Arc<Visiting>,
+        index: usize,
+        row: Row,
+        task: &mut Task,
+    ) -> Result<(), baseline::Error> {
+        let (name, hint) = visiting.listing.get(index);
+        let Some(focus) = visiting.focus.step(name.to_bytes()) else { return Ok(()) };
+        let step = self.input.selection.step(&visiting.ground, name.to_bytes());
+        self.coverage.count(step.verdict);
+        let rule = match step.verdict {
+            Verdict::Covered(rule) if focus.is_inside() => Some(rule),
+            Verdict::Covered(_)
+            | Verdict::Uncovered
+            | Verdict::Excluded(_)
+            | Verdict::Limited(_) => None,
+        };
+        let leads_on = self.input.selection.pending(&step.ground).next().is_some();
+        if rule.is_none() && !leads_on && matches!(hint, Hint::File | Hint::Other) {
+            return self.gone(visiting, name, row, task);
+        }
+        let attributes = rule.map_or(AttributeSet::NONE, |rule| {
+            self.meaningful(self.input.selection.attributes(rule), &visiting.place)
+        });
+        let recorded = match &row {
+            Row::None => None,
+            Row::Entry(recorded) => Some(recorded.clone()),
+            Row::Dir(dir) => dir.recorded.clone(),
+        };
+        let answer = match hint {
+            // The directory is examined by its own job, when it is open.
+            Hint::Dir => match crate::sys::stat::at(visiting.dir.fd(), name) {
+                Ok(stat) => Answer { facts: Some(Facts::new(stat)), trouble: None },
+                Err(error) => Answer { facts: None, trouble: Some(probe::cause(&error)) },
+            },
+            Hint::File | Hint::Other | Hint::Unknown => {
+                let question = Question {
+                    attributes: recorded_attributes(attributes),
+                    recorded: recorded.as_ref().and_then(Option::as_ref),
+                    look: self.input.scope.look,
+                };
+                probe::probe(visiting.dir.fd(), name, hint, question, self.tools)
+            }
+        };
+        let Some(stat) = answer.facts.as_ref().map(|facts| facts.stat) else {
+            return self.untold(visiting, (name, step), rule, row, answer, task);
+        };
+        if stat.object_type == ObjectType::Dir {
+            let job = self.child(visiting, name, step, focus, stat, row, rule);
+            return self.plan(visiting, job, task);
+        }
+        if stat.object_type == ObjectType::Symlink {
+            self.coverage.link(&visiting.name, name.to_bytes(), &step, &self.root);
+        } else if leads_on {
+            self.coverage.not_a_directory(&step);
+        }
+        self.coverage.matched(&step.starts);
+        if let Row::Dir(dir) = &row {
+            self.removed_below(
+                &DirName::below(&visiting.name, name.to_bytes()),
+                dir.id,
+                &step.ground,
+                &focus,
+                &mut task.findings,
+            )?;
+        }
+        match rule.filter(|rule| self.input.selection.admits(*rule, stat.object_type)) {
+            Some(rule) => {
+                let Answer { facts, trouble } = answer;
+                let observation = Observation { rule, attributes, facts, trouble, recorded };
+                let place = Place::Entry(name.to_bytes().into());
+                self.judge_in(visiting, place, observation, &mut task.findings);
+                Ok(())
+            }
+            None => match recorded {
+                Some(recorded) => {
+                    self.removed_entry(visiting, name.to_bytes(), recorded, &mut task.findings);
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// A name that is not covered: what is recorded under it is gone as far as the policy can see.
+    fn gone(
+        &self,
+        visiting: &Arc<Visiting>,
+        name: &CStr,
+        row: Row,
+        task: &mut Task,
+    ) -> Result<(), baseline::Error> {
+        match row {
+            Row::None => Ok(()),
+            Row::Entry(recorded) => {
+                self.removed_entry(visiting, name.to_bytes(), recorded, &mut task.findings);
+                Ok(())
+            }
+            Row::Dir(dir) => self.removed_directory(visiting, dir, &mut task.findings),
+        }
+    }
+
+    /// Nothing could be learned about a name.
+    fn untold(
+        &self,
+        visiting: &Arc<Visiting>,
+        (name, step): (&CStr, Step),
+        rule: Option<RuleIndex>,
+        row: Row,
+        answer: Answer,
+        task: &mut Task,
+    ) -> Result<(), baseline::Error> {
+        if visiting.chosen
+            && matches!(crate::sys::open::entry_exists(visiting.dir.fd(), name), Ok(false))
+        {
+            // It was looked for because the policy names it, and it is not there.
+            self.coverage.not_there(&step);
+            return self.gone(visiting, name, row, task);
+        }
+        self.coverage.matched(&step.starts);
+        let cause = answer.trouble.unwrap_or_default();
+        let child = DirName::below(&visiting.name, name.to_bytes());
+        self.coverage.unreachable(&child, &step.ground, &cause, &mut task.findings);
+        if let Some(rule) = rule {
+            self.objects[rule.get()].fetch_add(1, Ordering::Relaxed);
+            let place = Place::Entry(name.to_bytes().into());
+            task.findings.push(unexamined(&visiting.name, place, rule, cause, None));
+        }
+        Ok(())
+    }
+
+    /// The job for a directory below the one that is visited.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a job, each of its own type")]
+    fn child(
+        &self,
+        visiting: &Arc<Visiting>,
+        name: &CStr,
+        step: Step,
+        focus: super::focus::Focus,
+        stat: crate::model::facts::Stat,
+        row: Row,
+        rule: Option<RuleIndex>,
+    ) -> Job {
+        self.coverage.matched(&step.starts);
+        let selection = self.input.selection;
+        let child = DirName::below(&visiting.name, name.to_bytes());
+        let start = selection.pattern_of(&step.ground).is_some_and(|pattern| {
+            step.starts.iter().any(|start| {
+                std::ptr::eq(&raw const selection.patterns()[*start as usize], pattern)
+            })
+        });
+        let crosses =
+            stat.device != visiting.device || stat.mount_root == Some(true) || stat.automount;
+        let mut place = Surroundings {
+            is_mount_root: stat.mount_root.unwrap_or(stat.device != visiting.device),
+            home: if start { stat.device } else { visiting.place.home },
+            ..visiting.place
+        };
+        let mut ground = step.ground;
+        let mut kept = AttributeSet::all();
+        if crosses {
+            let seen = crate::sys::open::handle(visiting.dir.fd(), name).and_then(|handle| {
+                crate::sys::stat::file_system_of(std::os::fd::AsFd::as_fd(&handle))
+            });
+            // A file system that does not answer is entered like any other; its error is told then.
+            if let Ok(seen) = seen {
+                place.file_system = seen;
+            }
+            if place.file_system.unstable_inodes {
+                self.coverage.unstable(&child, &ground);
+            }
+            let foreign = place.file_system.foreign || stat.automount;
+            let leaves = selection.pattern_of(&ground).is_some_and(|pattern| {
+                selection.stays_on_file_system(pattern.rule) && stat.device != place.home
+            });
+            if foreign || leaves {
+                let remaining = match foreign {
+                    true => selection.on_foreign_ground(&ground, child.depth()),
+                    false => selection.without_cover(&ground),
+                };
+                let stays = selection.pattern_of(&remaining).is_some();
+                if selection.pattern_of(&ground).is_some() && !stays {
+                    self.coverage.skipped(&child, &ground, place.file_system.name, foreign, start);
+                    kept = AttributeSet::of(&[Attribute::Type, Attribute::Mount]);
+                }
+                ground = remaining;
+            }
+        }
+        let (row, recorded) = match row {
+            Row::None => (None, None),
+            Row::Entry(recorded) => (None, Some(recorded)),
+            Row::Dir(dir) => (Some(dir.id), dir.recorded),
+        };
+        Job {
+            name: child,
+            anchor: Some(visiting.anchor.clone()),
+            rule: rule.filter(|rule| selection.admits(*rule, ObjectType::Dir)),
+            attributes_kept: kept,
+            start,
+            ground,
+            focus,
+            place,
+            stat,
+            row,
+            recorded,
+        }
+    }
+
+    /// Keeps a job for later, or judges its directory at once if it need not be opened.
+    fn plan(
+        &self,
+        visiting: &Arc<Visiting>,
+        job: Job,
+        task: &mut Task,
+    ) -> Result<(), baseline::Error> {
+        if job.recorded.is_none() && job.rule.is_some() && self.input.baseline.is_some() {
+            visiting.disturbed.store(true, Ordering::Release);
+        }
+        let wants = self.input.selection.wants(&job.ground);
+        let attributes = job.rule.map_or(AttributeSet::NONE, |rule| {
+            self.meaningful(self.input.selection.attributes(rule), &job.place)
+                .intersection(job.attributes_kept)
+        });
+        if wants != Wants::Nothing || probe::reads(attributes, ObjectType::Dir) {
+            task.jobs.push(job);
+            return Ok(());
+        }
+        if let Some(row) = job.row {
+            self.removed_below(&job.name, row, &job.ground, &job.focus, &mut task.findings)?;
+        }
+        if let Some(rule) = job.rule {
+            let mut facts = Facts::new(job.stat);
+            if attributes.contains(Attribute::Mount) {
+                let name = job.place.file_system.name;
+                let shown = if job.place.is_mount_root { name } else { "" };
+                facts.mount = Some(shown.as_bytes().into());
+            }
+            let observation = Observation {
+                rule,
+                attributes,
+                facts: Some(facts),
+                trouble: None,
+                recorded: job.recorded,
+            };
+            self.judge(&job.name, Place::Own, observation, false, &mut task.findings);
+        }
+        Ok(())
+    }
+
+    /// Judges an entry, and notes what it means for its directory.
+    fn judge_in(
+        &self,
+        visiting: &Arc<Visiting>,
+        place: Place,
+        observation: Observation,
+        findings: &mut Vec<Finding>,
+    ) {
+        let growing = observation.attributes.contains(Attribute::GrowingSize);
+        let before = findings.len();
+        self.judge(&visiting.name, place, observation, false, findings);
+        if self.input.baseline.is_none() {
+            return;
+        }
+        for finding in &findings[before..] {
+            if disturbs(&finding.what) {
+                visiting.disturbed.store(true, Ordering::Release);
+            }
+        }
+        if growing {
+            lock(&visiting.growing).extend(findings.drain(before..));
+        }
+    }
+
+    /// Compares an observation with its record and tells what differs.
+    ///
+    /// `disturbed` says of a directory that entries were added to, removed from or replaced in it.
+    pub(super) fn judge(
+        &self,
+        dir: &Arc<DirName>,
+        place: Place,
+        observation: Observation,
+        disturbed: bool,
+        findings: &mut Vec<Finding>,
+    ) {
+        let Observation { rule, attributes, facts, trouble, recorded } = observation;
+        self.objects[rule.get()].fetch_add(1, Ordering::Relaxed);
+        self.tools.progress.objects.fetch_add(1, Ordering::Relaxed);
+        let object_type = facts.as_ref().map(|facts| facts.stat.object_type);
+        if let (Some(facts), Some(recorded)) = (&facts, &recorded) {
+            // With trouble, what needs more than a look is not known and not compared.
+            let compared = match trouble {
+                None => attributes,
+                Some(_) => attributes.intersection(AttributeSet::costing(Cost::Statx)),
+            };
+            let unexaminable_still = recorded.is_none() && trouble.is_some();
+            let observed = Record::from_facts(facts, recorded_attributes(attributes));
+            let mut differences = compare(recorded.as_ref(), &observed, compared);
+            for difference in &mut differences {
+                difference.follows = disturbed && difference.attribute.row().follows;
+            }
+            let newly_examined = recorded.is_none() && trouble.is_none();
+            if !unexaminable_still && (newly_examined || !differences.is_empty()) {
+                let change = Change::Changed { recorded: recorded.clone(), observed, differences };
+                findings.push(Finding {
+                    dir: Arc::clone(dir),
+                    place: place.clone(),
+                    rule,
+                    what: What::Change(change),
+                });
+            }
+        } else if let (Some(facts), None, None) = (&facts, &recorded, &trouble) {
+            let observed = Record::from_facts(facts, recorded_attributes(attributes));
+            findings.push(Finding {
+                dir: Arc::clone(dir),
+                place: place.clone(),
+                rule,
+                what: What::Change(Change::Added { observed }),
+            });
+        }
+        if let Some(cause) = trouble {
+            findings.push(unexamined(dir, place, rule, cause, object_type));
+        }
+    }
+}
+
+/// Whether a finding about an entry changes the directory it lies in.
+fn disturbs(what: &What) -> bool {
+    match what {
+        What::Change(Change::Added { .. } | Change::Removed { .. }) => true,
+        What::Change(Change::Changed { recorded, observed, .. }) => {
+            let old = recorded.as_ref().and_then(|record| record.get(Attribute::Inode));
+            // Where inodes are not recorded, a changed file may have been replaced by rename.
+            old.is_none() || old != observed.get(Attribute::Inode)
+        }
+        What::Unexamined(_) | What::Rotated { .. } => false,
+    }
+}

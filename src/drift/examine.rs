@@ -1,0 +1,538 @@
+//! The path of every verb: policy and scope and baseline in, findings out. Writes nothing.
+//!
+//! The unit of work is a directory: its names in byte order are joined with its rows, each object
+//! is probed once, and the directory itself is judged last, when it is known what happened in it.
+//! Directories are spread over the threads of a pool; a wide one is cut into spans of names. What
+//! is found does not depend on which thread was faster, only the order in which it is told does.
+
+use super::coverage::Coverage;
+use super::focus::Focus;
+use crate::baseline::rows::{DirRow, Reader, Recorded, Span};
+use crate::baseline::{self, Baseline};
+use crate::model::attribute::{Attribute, AttributeSet};
+use crate::model::change::{Finding, Place, Problem, RuleIndex, Unexamined, What};
+use crate::model::facts::{Facts, ObjectType, Stat};
+use crate::model::name::DirName;
+use crate::model::scope::Scope;
+use crate::policy::Rule;
+use crate::policy::selection::{Ground, Selection, Wants};
+use crate::scan::directory::{self, Anchor, Listing, OpenDir};
+use crate::scan::{Tools, probe};
+use crate::sys::stat::FileSystem;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Names that one task looks at; a directory with more is cut into several.
+const SPAN_NAMES: usize = 512;
+
+/// What an examination is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// All rules; the selection was compiled from them.
+    pub rules: &'a [Rule],
+    /// The active rules.
+    pub selection: &'a Selection,
+    /// What is recorded; `None` for nothing yet.
+    pub baseline: Option<&'a Baseline>,
+    /// What is looked at, and how.
+    pub scope: &'a Scope,
+}
+
+/// Takes what is found, from many threads at once.
+pub trait Visit: Sync {
+    /// Some findings of one directory, in no particular order.
+    fn findings(&self, findings: Vec<Finding>);
+}
+
+/// What an examination says besides its findings.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Objects examined, for each rule.
+    pub objects: Vec<u64>,
+    /// Gaps and limits in coverage, sorted.
+    pub problems: Vec<Problem>,
+    /// Literal start points that are not there, with their rule, sorted.
+    pub absent: Vec<(Vec<u8>, RuleIndex)>,
+    /// Roots of file systems whose inodes are not compared, with the rule concerned, sorted.
+    pub unstable_inodes: Vec<(Vec<u8>, RuleIndex)>,
+}
+
+/// Why an examination could not go on. What concerns one object only is a finding instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The root of the checked system cannot be opened.
+    #[error("{path}: {cause}; give an existing directory with --root")]
+    Root {
+        /// The root, escaped.
+        path: String,
+        /// What the kernel says.
+        cause: String,
+    },
+    /// The baseline cannot be read.
+    #[error(transparent)]
+    Baseline(#[from] baseline::Error),
+    /// Threads cannot be started.
+    #[error("threads of the scan: {0}; lower scan.threads or raise the limit of processes")]
+    Threads(String),
+}
+
+/// Examines what the scope asks for and hands every finding to `visit`.
+///
+/// # Errors
+/// Only what concerns the whole: the root, the baseline's database, the threads.
+pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Result<Outcome, Error> {
+    let root_error = |error: &std::io::Error| Error::Root {
+        path: crate::model::name::show(&input.scope.root),
+        cause: probe::cause(error),
+    };
+    let root = OpenDir::root(&input.scope.root, tools).map_err(|error| root_error(&error))?;
+    let stat = crate::sys::stat::of(root.fd()).map_err(|error| root_error(&error))?;
+    let file_system =
+        crate::sys::stat::file_system_of(root.fd()).map_err(|error| root_error(&error))?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads(tools.settings.threads))
+        .thread_name(|number| format!("scan-{number}"))
+        .stack_size(8 * 1024 * 1024)
+        .build()
+        .map_err(|error| Error::Threads(error.to_string()))?;
+    let examination = Examination {
+        input,
+        tools,
+        visit,
+        root: Arc::new(root),
+        objects: input.rules.iter().map(|_| AtomicU64::new(0)).collect(),
+        coverage: Coverage::new(input),
+        fatal: Mutex::new(None),
+        stopped: AtomicBool::new(false),
+    };
+    let row = match input.baseline {
+        Some(baseline) => baseline.reader()?.directory(0, b"")?,
+        None => None,
+    };
+    let step = input.selection.root();
+    let covered = examination.covered(step.verdict, ObjectType::Dir);
+    let focus = Focus::root(&input.scope.paths);
+    examination.coverage.matched(&step.starts);
+    let job = Job {
+        name: DirName::root(),
+        anchor: None,
+        rule: covered.filter(|_| focus.is_inside()),
+        attributes_kept: AttributeSet::all(),
+        start: !step.starts.is_empty(),
+        ground: step.ground,
+        focus,
+        place: Surroundings { file_system, is_mount_root: true, home: stat.device },
+        stat,
+        row: row.as_ref().map(|row| row.id),
+        recorded: row.and_then(|row| row.recorded),
+    };
+    pool.in_place_scope(|scope| examination.directory(job, scope));
+    if let Some(error) = lock(&examination.fatal).take() {
+        return Err(Error::Baseline(error));
+    }
+    Ok(examination.outcome())
+}
+
+/// How many threads serve: cold scans wait for the disk, and waiting threads cost nothing.
+fn threads(asked: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if asked > 0 { asked.min(256) } else { cores }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panicked is a bug that ends the program anyway.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) struct Examination<'a> {
+    pub(super) input: Input<'a>,
+    pub(super) tools: &'a Arc<Tools>,
+    visit: &'a dyn Visit,
+    pub(super) root: Arc<OpenDir>,
+    pub(super) objects: Vec<AtomicU64>,
+    pub(super) coverage: Coverage<'a>,
+    fatal: Mutex<Option<baseline::Error>>,
+    stopped: AtomicBool,
+}
+
+/// What is known about the place of a directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings {
+    /// The file system it lies on.
+    pub(super) file_system: FileSystem,
+    /// Whether it is the root of a mount.
+    pub(super) is_mount_root: bool,
+    /// The device of the start point of the rule that holds here.
+    pub(super) home: (u32, u32),
+}
+
+/// A directory still to be visited.
+pub(super) struct Job {
+    pub(super) name: Arc<DirName>,
+    /// How its parent is found; `None` for the root.
+    pub(super) anchor: Option<Anchor>,
+    /// The rule by which it is recorded itself.
+    pub(super) rule: Option<RuleIndex>,
+    /// Which of the rule's attributes mean something here.
+    pub(super) attributes_kept: AttributeSet,
+    /// Whether a pattern starts here.
+    pub(super) start: bool,
+    pub(super) ground: Ground,
+    pub(super) focus: Focus,
+    pub(super) place: Surroundings,
+    pub(super) stat: Stat,
+    /// Its number in the baseline.
+    pub(super) row: Option<i64>,
+    /// What is recorded about it; outer `None` if nothing is.
+    pub(super) recorded: Option<Recorded>,
+}
+
+/// A directory that is being visited, shared by the tasks for its spans.
+pub(super) struct Visiting {
+    pub(super) name: Arc<DirName>,
+    pub(super) dir: Arc<OpenDir>,
+    pub(super) listing: Listing,
+    /// Whether the names were chosen by the policy and need not exist.
+    pub(super) chosen: bool,
+    pub(super) ground: Ground,
+    pub(super) focus: Focus,
+    pub(super) place: Surroundings,
+    pub(super) row: Option<i64>,
+    pub(super) anchor: Anchor,
+    /// The device of its file system.
+    pub(super) device: (u32, u32),
+    /// Whether an entry was added, removed or replaced.
+    pub(super) disturbed: AtomicBool,
+    /// Findings about growing files, which may turn out to be rotations.
+    pub(super) growing: Mutex<Vec<Finding>>,
+    own: Option<Own>,
+    spans_left: AtomicUsize,
+}
+
+/// The directory itself, to be judged when its entries are.
+struct Own {
+    rule: RuleIndex,
+    attributes: AttributeSet,
+    facts: Facts,
+    trouble: Option<String>,
+    recorded: Option<Recorded>,
+}
+
+impl<'a> Examination<'a> {
+    /// Visits one directory, and leaves those below it to the pool.
+    pub(super) fn directory<'s>(&'s self, job: Job, scope: &rayon::Scope<'s>) {
+        if self.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.try_directory(job, scope) {
+            self.stop(error);
+        }
+    }
+
+    fn stop(&self, error: baseline::Error) {
+        self.stopped.store(true, Ordering::Relaxed);
+        lock(&self.fatal).get_or_insert(error);
+    }
+
+    fn try_directory<'s>(
+        &'s self,
+        job: Job,
+        scope: &rayon::Scope<'s>,
+    ) -> Result<(), baseline::Error> {
+        let opened = match &job.anchor {
+            None => Ok(Arc::clone(&self.root)),
+            Some(anchor) => anchor.open_below(&job.name, &job.stat, self.tools).map(Arc::new),
+        };
+        let dir = match opened {
+            Ok(dir) => dir,
+            Err(error) => return self.closed_directory(&job, &probe::cause(&error)),
+        };
+        let wants = self.input.selection.wants(&job.ground);
+        if wants == Wants::Count {
+            self.coverage.count_limited(&job, &dir);
+        }
+        let chosen = match (job.focus.names(), wants) {
+            (_, Wants::Nothing | Wants::Count) => Some(Vec::new()),
+            (None, Wants::Everything) => None,
+            (Some(names), Wants::Everything) => Some(names),
+            (None, Wants::Names(names)) => Some(names),
+            (Some(asked), Wants::Names(names)) => {
+                Some(names.into_iter().filter(|name| asked.contains(name)).collect())
+            }
+        };
+        let listed = match &chosen {
+            None => directory::list(&dir),
+            Some(names) => {
+                crate::sys::stat::of(dir.fd()).map(|stat| (Listing::of_names(names), stat))
+            }
+        };
+        let (listing, stat) = match listed {
+            Ok(listed) => listed,
+            Err(error) => return self.closed_directory(&job, &probe::cause(&error)),
+        };
+        if job.start && chosen.is_none() && listing.is_empty() {
+            self.coverage.empty(&job);
+        }
+        let own = job.rule.map(|rule| {
+            let attributes = self.kept_attributes(rule, &job);
+            let mut facts = Facts { mount: None, ..Facts::new(stat) };
+            let trouble = self.own_facts(&dir, attributes, &job, &mut facts).err();
+            let trouble = trouble.map(|error| probe::cause(&error));
+            Own { rule, attributes, facts, trouble, recorded: job.recorded.clone() }
+        });
+        let spans = listing.len().div_ceil(SPAN_NAMES).max(1);
+        let visiting = Arc::new(Visiting {
+            anchor: Anchor::of(&dir, &self.root, &stat),
+            device: stat.device,
+            name: job.name,
+            dir,
+            chosen: chosen.is_some(),
+            ground: job.ground,
+            focus: job.focus,
+            place: job.place,
+            row: job.row,
+            disturbed: AtomicBool::new(false),
+            growing: Mutex::new(Vec::new()),
+            own,
+            spans_left: AtomicUsize::new(spans),
+            listing,
+        });
+        self.coverage.missing(&visiting);
+        if spans == 1 {
+            return self.span(&visiting, 0, scope);
+        }
+        for number in 0..spans {
+            let visiting = Arc::clone(&visiting);
+            scope.spawn(move |scope| {
+                if let Err(error) = self.span(&visiting, number, scope) {
+                    self.stop(error);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn own_facts(
+        &self,
+        dir: &OpenDir,
+        attributes: AttributeSet,
+        job: &Job,
+        facts: &mut Facts,
+    ) -> std::io::Result<()> {
+        if attributes.contains(Attribute::Mount) {
+            facts.mount = Some(probe::mount_name(dir.fd(), job.place.is_mount_root)?);
+        }
+        probe::read_open(dir.fd(), attributes, facts)
+    }
+
+    /// The attributes of a rule that mean something for this directory.
+    fn kept_attributes(&self, rule: RuleIndex, job: &Job) -> AttributeSet {
+        self.meaningful(self.input.selection.attributes(rule), &job.place)
+            .intersection(job.attributes_kept)
+    }
+
+    /// Those of `attributes` that mean something on this file system and in this scope.
+    pub(super) fn meaningful(
+        &self,
+        attributes: AttributeSet,
+        place: &Surroundings,
+    ) -> AttributeSet {
+        let mut kept = attributes;
+        if !self.input.scope.is_running_system() {
+            kept = kept.without(Attribute::Mount);
+        }
+        if place.file_system.unstable_inodes {
+            for attribute in kept.iter().filter(|attribute| attribute.row().needs_stable_inodes) {
+                kept = kept.without(attribute);
+            }
+        }
+        kept
+    }
+
+    /// A directory that cannot be opened or listed: told, with everything that was to be found
+    /// below it left as it is recorded.
+    fn closed_directory(&self, job: &Job, cause: &str) -> Result<(), baseline::Error> {
+        let mut findings = Vec::new();
+        if let Some(rule) = job.rule {
+            let attributes = self.kept_attributes(rule, job);
+            let verdict = super::entry::Observation {
+                rule,
+                attributes,
+                facts: Some(Facts::new(job.stat)),
+                trouble: Some(cause.to_owned()),
+                recorded: job.recorded.clone(),
+            };
+            self.judge(&job.name, Place::Own, verdict, false, &mut findings);
+        }
+        self.coverage.unreachable(&job.name, &job.ground, cause, &mut findings);
+        self.tell(findings);
+        Ok(())
+    }
+
+    /// Looks at one span of a directory's names, joined with its rows.
+    fn span<'s>(
+        &'s self,
+        visiting: &Arc<Visiting>,
+        number: usize,
+        scope: &rayon::Scope<'s>,
+    ) -> Result<(), baseline::Error> {
+        let listing = &visiting.listing;
+        let first = number * SPAN_NAMES;
+        let last = (first + SPAN_NAMES).min(listing.len());
+        let mut task = Task { findings: Vec::new(), jobs: Vec::new() };
+        match (self.input.baseline, visiting.row) {
+            (Some(baseline), Some(row)) => {
+                let reader = baseline.reader()?;
+                match visiting.focus.names() {
+                    None => {
+                        let from = if first == 0 { &b""[..] } else { listing.name(first) };
+                        let to = (last < listing.len()).then(|| listing.name(last));
+                        let span = Span { from, to };
+                        self.join(visiting, &reader, (row, span), first..last, &mut task)?;
+                    }
+                    // Only the names that were asked for are looked up.
+                    Some(names) => {
+                        for name in names {
+                            let mut after = name.to_vec();
+                            after.push(0);
+                            let span = Span { from: &name, to: Some(&after) };
+                            let place = (first..last).find(|index| listing.name(*index) == &*name);
+                            let range = place.map_or(0..0, |index| index..index + 1);
+                            self.join(visiting, &reader, (row, span), range, &mut task)?;
+                        }
+                    }
+                }
+            }
+            _ => {
+                for index in first..last {
+                    self.entry(visiting, index, Row::None, &mut task)?;
+                }
+            }
+        }
+        // Order matters: findings are told before the directories below are visited, so that the
+        // writer of a draft numbers parents before their children.
+        if visiting.spans_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.finish(visiting, &mut task.findings);
+        }
+        self.tell(task.findings);
+        for job in task.jobs {
+            scope.spawn(move |scope| self.directory(job, scope));
+        }
+        Ok(())
+    }
+
+    /// Merges names and rows, both in byte order.
+    fn join(
+        &self,
+        visiting: &Arc<Visiting>,
+        reader: &Reader,
+        (row, span): (i64, Span<'_>),
+        range: std::ops::Range<usize>,
+        task: &mut Task,
+    ) -> Result<(), baseline::Error> {
+        let listing = &visiting.listing;
+        let mut next = range.start;
+        let mut dirs = reader.directories(row, span)?.into_iter().peekable();
+        // Looks at all names before `until`, with the directories recorded among them.
+        let mut advance = |until: Option<&[u8]>, next: &mut usize, task: &mut Task| {
+            loop {
+                let name = (*next < range.end).then(|| listing.name(*next));
+                let name = name.filter(|name| until.is_none_or(|until| *name < until));
+                let dir = dirs.peek().map(|dir: &DirRow| &*dir.name);
+                let dir = dir.filter(|dir| until.is_none_or(|until| *dir < until));
+                match (name, dir) {
+                    (None, None) => return Ok::<(), baseline::Error>(()),
+                    (Some(name), dir) if dir.is_none_or(|dir| name < dir) => {
+                        self.entry(visiting, *next, Row::None, task)?;
+                        *next += 1;
+                    }
+                    (name, Some(dir)) => {
+                        let is_there = name == Some(dir);
+                        let Some(row) = dirs.next() else { return Ok(()) };
+                        if is_there {
+                            self.entry(visiting, *next, Row::Dir(row), task)?;
+                            *next += 1;
+                        } else {
+                            self.removed_directory(visiting, row, &mut task.findings)?;
+                        }
+                    }
+                    (Some(_), None) => return Ok(()),
+                }
+            }
+        };
+        reader.entries::<baseline::Error>(row, span, |name, recorded| {
+            advance(Some(name), &mut next, task)?;
+            if next < range.end && listing.name(next) == name {
+                self.entry(visiting, next, Row::Entry(recorded), task)?;
+                next += 1;
+            } else {
+                self.removed_entry(visiting, name, recorded, &mut task.findings);
+            }
+            Ok(())
+        })?;
+        advance(None, &mut next, task)
+    }
+
+    /// Judges the directory itself, once all its entries are.
+    fn finish(&self, visiting: &Arc<Visiting>, findings: &mut Vec<Finding>) {
+        let growing = std::mem::take(&mut *lock(&visiting.growing));
+        if !growing.is_empty() {
+            self.rotations(visiting, growing, findings);
+        }
+        if let Some(own) = &visiting.own {
+            let observation = super::entry::Observation {
+                rule: own.rule,
+                attributes: own.attributes,
+                facts: Some(own.facts.clone()),
+                trouble: own.trouble.clone(),
+                recorded: own.recorded.clone(),
+            };
+            let disturbed = visiting.disturbed.load(Ordering::Acquire);
+            self.judge(&visiting.name, Place::Own, observation, disturbed, findings);
+        }
+    }
+
+    pub(super) fn tell(&self, findings: Vec<Finding>) {
+        if !findings.is_empty() {
+            self.visit.findings(findings);
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        self.coverage.unmatched();
+        Outcome {
+            objects: self.objects.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
+            problems: self.coverage.problems(),
+            absent: self.coverage.absent(),
+            unstable_inodes: self.coverage.unstable_inodes(),
+        }
+    }
+}
+
+/// What one task has found and left to do.
+pub(super) struct Task {
+    pub(super) findings: Vec<Finding>,
+    pub(super) jobs: Vec<Job>,
+}
+
+/// What the baseline has under the name of an entry.
+pub(super) enum Row {
+    /// Nothing.
+    None,
+    /// Something that is not a directory.
+    Entry(Recorded),
+    /// A directory.
+    Dir(DirRow),
+}
+
+/// A finding that an object could not be examined.
+pub(super) fn unexamined(
+    dir: &Arc<DirName>,
+    place: Place,
+    rule: RuleIndex,
+    cause: String,
+    object_type: Option<ObjectType>,
+) -> Finding {
+    let what = What::Unexamined(Unexamined { cause, object_type });
+    Finding { dir: Arc::clone(dir), place, rule, what }
+}

@@ -1,0 +1,12 @@
+//! Drift: what differs between a baseline and the host.
+//!
+//! `examine.rs` walks, `entry.rs` and `finish.rs` look at what lies in one directory, and
+//! `compare.rs` is the one judgement they all ask.
+
+pub mod compare;
+mod coverage;
+pub mod entry;
+pub mod examine;
+mod focus;
+mod removed;
+mod rotated;

@@ -1,0 +1,106 @@
+//! What is recorded and no longer there.
+
+use super::examine::{Examination, Visiting, lock};
+use super::focus::Focus;
+use crate::baseline;
+use crate::baseline::rows::{DirRow, Recorded, Span};
+use crate::model::attribute::Attribute;
+use crate::model::change::{Change, Finding, Place, RuleIndex, What};
+use crate::model::name::DirName;
+use crate::policy::selection::{Ground, Verdict};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Examination<'_> {
+    /// An entry that is recorded in a directory and not in it.
+    pub(super) fn removed_entry(
+        &self,
+        visiting: &Arc<Visiting>,
+        name: &[u8],
+        recorded: Recorded,
+        findings: &mut Vec<Finding>,
+    ) {
+        if visiting.focus.step(name).is_none_or(|focus| !focus.is_inside()) {
+            return;
+        }
+        visiting.disturbed.store(true, Ordering::Release);
+        let rule = self.rule_of(&visiting.ground, name);
+        let finding = removed(&visiting.name, Place::Entry(name.into()), rule, recorded);
+        let growing =
+            self.input.selection.attributes(finding.rule).contains(Attribute::GrowingSize);
+        match growing {
+            true => lock(&visiting.growing).push(finding),
+            false => findings.push(finding),
+        }
+    }
+
+    /// A directory that is recorded in a directory and not in it, and everything below it.
+    pub(super) fn removed_directory(
+        &self,
+        visiting: &Arc<Visiting>,
+        row: DirRow,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), baseline::Error> {
+        let Some(focus) = visiting.focus.step(&row.name) else { return Ok(()) };
+        let step = self.input.selection.step(&visiting.ground, &row.name);
+        let name = DirName::below(&visiting.name, &row.name);
+        if let Some(recorded) = row.recorded.filter(|_| focus.is_inside()) {
+            visiting.disturbed.store(true, Ordering::Release);
+            findings.push(removed(&name, Place::Own, rule_in(step.verdict), recorded));
+        }
+        self.coverage.lost(&step);
+        self.removed_below(&name, row.id, &step.ground, &focus, findings)
+    }
+
+    /// Everything recorded below a directory that is not there any more, or not entered.
+    pub(super) fn removed_below(
+        &self,
+        name: &Arc<DirName>,
+        row: i64,
+        ground: &Ground,
+        focus: &Focus,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), baseline::Error> {
+        let Some(baseline) = self.input.baseline else { return Ok(()) };
+        let reader = baseline.reader()?;
+        let mut open = vec![(Arc::clone(name), row, ground.clone(), focus.clone())];
+        while let Some((name, row, ground, focus)) = open.pop() {
+            reader.entries::<baseline::Error>(row, Span::ALL, |entry, recorded| {
+                if focus.step(entry).is_some_and(|focus| focus.is_inside()) {
+                    let rule = self.rule_of(&ground, entry);
+                    findings.push(removed(&name, Place::Entry(entry.into()), rule, recorded));
+                }
+                Ok(())
+            })?;
+            for dir in reader.directories(row, Span::ALL)? {
+                let Some(focus) = focus.step(&dir.name) else { continue };
+                let step = self.input.selection.step(&ground, &dir.name);
+                let below = DirName::below(&name, &dir.name);
+                if let Some(recorded) = dir.recorded.filter(|_| focus.is_inside()) {
+                    findings.push(removed(&below, Place::Own, rule_in(step.verdict), recorded));
+                }
+                self.coverage.lost(&step);
+                open.push((below, dir.id, step.ground, focus));
+            }
+        }
+        Ok(())
+    }
+
+    fn rule_of(&self, ground: &Ground, name: &[u8]) -> RuleIndex {
+        rule_in(self.input.selection.step(ground, name).verdict)
+    }
+}
+
+/// The rule a verdict names. What is recorded was covered, so there is one; on ground that was
+/// cut off by a mount the first rule stands in for it.
+fn rule_in(verdict: Verdict) -> RuleIndex {
+    match verdict {
+        Verdict::Covered(rule) | Verdict::Excluded(rule) | Verdict::Limited(rule) => rule,
+        Verdict::Uncovered => RuleIndex(0),
+    }
+}
+
+fn removed(dir: &Arc<DirName>, place: Place, rule: RuleIndex, recorded: Recorded) -> Finding {
+    let what = What::Change(Change::Removed { recorded });
+    Finding { dir: Arc::clone(dir), place, rule, what }
+}
