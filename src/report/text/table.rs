@@ -1,0 +1,83 @@
+//! The table by rule, as Tripwire's: every active rule, with or without drift.
+
+use super::page::{Page, Paint, columns, wrap};
+use super::values::grouped;
+use crate::report::{Report, RuleEntry};
+use std::io;
+
+/// Least columns for the names of rules; longer ones are broken.
+const NARROWEST_NAME: usize = 8;
+/// Columns of the mark before a rule with drift.
+const MARK: usize = 2;
+
+/// Writes the table: an asterisk marks rules with drift.
+pub(super) fn rules(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    if report.rules.is_empty() {
+        return page.block("", 4, "No rule is active.", Paint::Plain);
+    }
+    let heads = ["Severity", "Objects", "Added", "Removed", "Changed"];
+    let summary = &report.summary;
+    let total = [
+        String::new(),
+        grouped(summary.objects),
+        grouped(summary.added),
+        grouped(summary.removed),
+        grouped(summary.changed),
+    ];
+    let rows: Vec<(String, [String; 5])> =
+        report.rules.iter().map(|rule| (page.shown(&rule.name), cells(rule))).collect();
+    let mut widths = heads.map(str::len);
+    for cells in rows.iter().map(|(_, cells)| cells).chain([&total]) {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    let others: usize = widths.iter().map(|width| width + 2).sum();
+    let longest = rows.iter().map(|(name, _)| columns(name)).max().unwrap_or_default();
+    let name_width = longest.max(4).min(page.room(others + MARK)).max(NARROWEST_NAME);
+
+    let table = Table { name_width, widths };
+    page.unbroken(&table.line("  ", "Rule", &heads.map(str::to_owned)), Paint::Bold)?;
+    for (rule, (name, cells)) in report.rules.iter().zip(&rows) {
+        let drift = rule.added > 0 || rule.removed > 0 || rule.changed > 0;
+        let paint = if drift { Paint::Severity(rule.severity) } else { Paint::Plain };
+        let mark = if drift { "* " } else { "  " };
+        for (number, part) in wrap(name, name_width, name_width).into_iter().enumerate() {
+            if number == 0 {
+                page.unbroken(&table.line(mark, &part, cells), paint)?;
+            } else {
+                page.unbroken(&format!("  {part}"), paint)?;
+            }
+        }
+    }
+    page.unbroken(&table.line("  ", "Total", &total), Paint::Bold)
+}
+
+fn cells(rule: &RuleEntry) -> [String; 5] {
+    [
+        rule.severity.word().to_owned(),
+        grouped(rule.objects),
+        grouped(rule.added),
+        grouped(rule.removed),
+        grouped(rule.changed),
+    ]
+}
+
+struct Table {
+    name_width: usize,
+    widths: [usize; 5],
+}
+
+impl Table {
+    fn line(&self, mark: &str, name: &str, cells: &[String; 5]) -> String {
+        let padding = self.name_width.saturating_sub(columns(name));
+        let mut line = format!("{mark}{name}{:padding$}", "");
+        for (number, (cell, width)) in cells.iter().zip(self.widths).enumerate() {
+            // The severity is a word, all others are numbers.
+            let cell =
+                if number == 0 { format!("  {cell:<width$}") } else { format!("  {cell:>width$}") };
+            line.push_str(&cell);
+        }
+        line
+    }
+}
