@@ -1,1 +1,3 @@
+//! Scenarios, driven through the real program.
+
 fn main() {}

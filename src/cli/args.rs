@@ -1,0 +1,290 @@
+//! What can be said on the command line; help and manual pages are made from it.
+
+use super::term::When;
+use crate::model::severity::Severity;
+use crate::ops::secrets::Role;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// File integrity monitor: signed baselines, fast checks, reports that are read.
+#[derive(Debug, Parser)]
+#[command(name = "fim", version, about, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: GlobalArguments,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
+pub(super) struct GlobalArguments {
+    /// Configuration [default: /etc/fim/fim.toml, which may be absent]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Policy [default: the configuration's, then /etc/fim/policy.toml, then the built-in one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) policy: Option<PathBuf>,
+    /// State directory [default: /var/lib/fim for root, $XDG_STATE_HOME/fim for others]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+    /// Where the checked system is mounted [default: /]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
+    /// Believe only this key: site=… or local=…, a fingerprint or a public key file
+    #[arg(long = "trusted-key", global = true, value_name = "ROLE=KEY")]
+    pub(super) trusted_keys: Vec<String>,
+    /// Believe no generation below this one
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(super) min_generation: u64,
+    /// Colour on standard output
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto)]
+    pub(super) color: When,
+    /// Progress on standard error
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto)]
+    pub(super) progress: When,
+    /// Say on standard error what is used
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// No progress
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make keys, sign the policy, and record the first baseline
+    Init {
+        #[command(flatten)]
+        passphrases: PassphraseArguments,
+        /// Make the next generation although there is a baseline; keys are never replaced
+        #[arg(long)]
+        force: bool,
+    },
+    /// Compare the host with the baseline in force and report the drift
+    Check(CheckArguments),
+    /// Look at, try out and sign the policy
+    Policy {
+        #[command(subcommand)]
+        verb: PolicyVerb,
+    },
+    /// Stored reports
+    Report {
+        #[command(subcommand)]
+        verb: ReportVerb,
+    },
+    /// The baseline in force
+    Baseline {
+        #[command(subcommand)]
+        verb: BaselineVerb,
+    },
+    /// The site key and the local key
+    Key {
+        #[command(subcommand)]
+        verb: KeyVerb,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages to a directory
+    Man {
+        /// The directory
+        dir: PathBuf,
+    },
+}
+
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    next_help_heading = "Passphrases (else credentials, FIM_SITE_PASSPHRASE and FIM_LOCAL_PASSPHRASE, or a terminal)"
+)]
+pub(super) struct PassphraseArguments {
+    /// Store new keys in the clear, mode 0600
+    #[arg(long, conflicts_with_all = ["site_passphrase_file", "local_passphrase_file"])]
+    pub(super) no_passphrase: bool,
+    /// File with the site key's passphrase
+    #[arg(long, value_name = "F")]
+    pub(super) site_passphrase_file: Option<PathBuf>,
+    /// File with the local key's passphrase
+    #[arg(long, value_name = "F")]
+    pub(super) local_passphrase_file: Option<PathBuf>,
+}
+
+/// Passphrases of keys that exist.
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    next_help_heading = "Passphrases (else credentials, FIM_SITE_PASSPHRASE and FIM_LOCAL_PASSPHRASE, or a terminal)"
+)]
+pub(super) struct OldPassphraseArguments {
+    /// File with the site key's passphrase
+    #[arg(long, value_name = "F")]
+    pub(super) site_passphrase_file: Option<PathBuf>,
+    /// File with the local key's passphrase
+    #[arg(long, value_name = "F")]
+    pub(super) local_passphrase_file: Option<PathBuf>,
+}
+
+impl OldPassphraseArguments {
+    /// The same, as it is said for new keys.
+    pub(super) fn old(&self) -> PassphraseArguments {
+        PassphraseArguments {
+            no_passphrase: false,
+            site_passphrase_file: self.site_passphrase_file.clone(),
+            local_passphrase_file: self.local_passphrase_file.clone(),
+        }
+    }
+}
+
+/// The form of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+fn severity(word: &str) -> Result<Severity, String> {
+    Severity::from_word(word)
+        .ok_or_else(|| "expected info, low, medium, high or critical".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// Form of the report
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+    /// Write the report to a file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Detail of the text report, from 0 (one line) to 4 (everything)
+    #[arg(long, value_name = "0..4", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=4))]
+    pub(super) verbosity: u8,
+    /// Show only what this rule covers; may be repeated
+    #[arg(long = "rule", value_name = "NAME")]
+    pub(super) rules: Vec<String>,
+    /// Show only this severity and above
+    #[arg(long, value_name = "S", value_parser = severity)]
+    pub(super) min_severity: Option<Severity>,
+    /// Do not read contents again where size, mtime, ctime and inode are unchanged
+    #[arg(long)]
+    pub(super) fast: bool,
+    /// Do not keep the report
+    #[arg(long)]
+    pub(super) no_store: bool,
+    /// Check only these subtrees of the checked system
+    #[arg(value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyVerb {
+    /// Is the policy right, and what does it cover here
+    Check,
+    /// Print the rules in force, expanded
+    Show,
+    /// Which rule decides about a path, and why
+    Explain {
+        /// An absolute path of the checked system
+        path: PathBuf,
+        /// Form of the answer
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Sign the policy's source with the site key
+    Sign {
+        #[command(flatten)]
+        passphrases: PassphraseArguments,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ReportVerb {
+    /// List stored reports, oldest first
+    List,
+    /// Print a stored report
+    Show {
+        /// Its ID or the beginning of it [default: the latest]
+        id: Option<String>,
+        /// Form of the report
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Detail of the text report, from 0 (one line) to 4 (everything)
+        #[arg(long, value_name = "0..4", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=4))]
+        verbosity: u8,
+    },
+    /// See whether a stored report is as it was sealed
+    Verify {
+        /// Its ID or the beginning of it [default: the latest]
+        id: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BaselineVerb {
+    /// What is signed about the baseline in force
+    Info,
+    /// List the recorded objects
+    List {
+        /// Only this path and what is below it
+        path: Option<PathBuf>,
+    },
+    /// Print what is recorded about one object
+    Show {
+        /// Its absolute path
+        path: PathBuf,
+    },
+    /// Verify signatures, chain, digests and database
+    Verify,
+}
+
+/// One of the two keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RoleArgument {
+    /// The key that signs policies and vouches for the local key.
+    Site,
+    /// The key that signs baselines.
+    Local,
+}
+
+impl RoleArgument {
+    pub(super) fn role(self) -> Role {
+        match self {
+            RoleArgument::Site => Role::Site,
+            RoleArgument::Local => Role::Local,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyVerb {
+    /// Print fingerprints, and how the keys are kept and trusted
+    Show,
+    /// Store a key under another passphrase
+    ChangePassphrase {
+        /// The key
+        role: RoleArgument,
+        #[command(flatten)]
+        passphrases: OldPassphraseArguments,
+        /// File with the new passphrase [default: asked on the terminal]
+        #[arg(long, value_name = "F")]
+        new_passphrase_file: Option<PathBuf>,
+        /// Store the key in the clear, mode 0600
+        #[arg(long, conflicts_with = "new_passphrase_file")]
+        no_passphrase: bool,
+    },
+    /// Replace the keys and sign what is in force again as a new generation
+    Rotate {
+        /// Replace only this key
+        #[arg(long)]
+        only: Option<RoleArgument>,
+        #[command(flatten)]
+        passphrases: OldPassphraseArguments,
+        /// Why, for the manifest
+        #[arg(long, default_value = "key rotation")]
+        reason: String,
+    },
+}

@@ -1,0 +1,56 @@
+//! Every exit code, and the only match from what happened onto them.
+
+use crate::baseline;
+use crate::ops::Error;
+use crate::state::error::StateError;
+
+/// Done; for `check`, no drift.
+pub const DONE: u8 = 0;
+/// Something could not be examined, or coverage has a gap that matters; a bit of `check`'s code.
+pub const INCOMPLETE: u8 = 8;
+/// Wrong usage.
+pub const USAGE: u8 = 16;
+/// Policy or configuration is wrong.
+pub const WRONG: u8 = 17;
+/// The state directory is missing, locked, full, not writable, or already holds a baseline.
+pub const STATE: u8 = 18;
+/// A signature or digest does not verify, or something of the chain is gone.
+pub const INTEGRITY: u8 = 19;
+/// A key could not be opened.
+pub const KEY: u8 = 20;
+/// Anything else.
+pub const OTHER: u8 = 21;
+
+/// The exit code of an error.
+pub fn code(error: &Error) -> u8 {
+    match error {
+        Error::Usage(_) => USAGE,
+        Error::Wrong(_) | Error::Unreadable(_) => WRONG,
+        Error::State(error) => state(error),
+        Error::AlreadyInitialised(_) => STATE,
+        Error::Baseline(error) => match error {
+            baseline::Error::NoGeneration(_) => STATE,
+            baseline::Error::State(error) => state(error),
+            baseline::Error::Integrity { .. }
+            | baseline::Error::Malformed(_)
+            | baseline::Error::Sqlite(_) => INTEGRITY,
+        },
+        Error::Integrity(_) | Error::Trust(_) => INTEGRITY,
+        Error::Key { .. } | Error::Passphrase(_) => KEY,
+        Error::Examine(_) | Error::Other(_) => OTHER,
+    }
+}
+
+fn state(error: &StateError) -> u8 {
+    match error {
+        StateError::NoDirectory(_)
+        | StateError::NotDirectory(_)
+        | StateError::Missing(_)
+        | StateError::Locked { .. }
+        | StateError::Full { .. }
+        | StateError::Unwritable { .. }
+        | StateError::Io { .. }
+        | StateError::BadOwner { .. } => STATE,
+        StateError::NotRegular(_) | StateError::TooLarge { .. } => INTEGRITY,
+    }
+}

@@ -1,0 +1,289 @@
+//! The command line: clap's definitions, and one arm for each verb. Only this floor prints.
+//!
+//! Standard output carries the result and nothing else; progress, prompts and diagnostics go to
+//! standard error.
+
+mod args;
+pub mod exit;
+mod pages;
+mod show;
+mod term;
+
+use crate::model::name;
+use crate::ops::secrets::{Role, Secrets};
+use crate::ops::{self, Context, Error};
+use args::{
+    Arguments, BaselineVerb, CheckArguments, Command, Format, GlobalArguments, KeyVerb,
+    PassphraseArguments, PolicyVerb, ReportVerb,
+};
+use clap::Parser as _;
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs a command line and returns its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are results; everything else is wrong usage, and never clap's 2.
+            let code = if error.use_stderr() { exit::USAGE } else { exit::DONE };
+            // Whoever closed the stream does not want to read it.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match command(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            for line in error.to_string().lines() {
+                term::say(&format!("fim: {line}"));
+            }
+            ExitCode::from(exit::code(&error))
+        }
+    }
+}
+
+fn context(global: &GlobalArguments) -> Result<Context, Error> {
+    let on_scan = term::on_scan(global.progress, global.quiet);
+    let context = Context::open(
+        ops::Global {
+            config: global.config.clone(),
+            policy: global.policy.clone(),
+            state: global.state.clone(),
+            root: global.root.clone(),
+            trusted_keys: global.trusted_keys.clone(),
+            min_generation: global.min_generation,
+        },
+        on_scan,
+    )?;
+    if global.verbose > 0 {
+        term::say(&format!("fim: state {}", name::show(&context.state_path)));
+        let config = context.config_file.as_ref().map(|file| name::show(&file.path));
+        term::say(&format!("fim: configuration {}", config.as_deref().unwrap_or("none")));
+    }
+    Ok(context)
+}
+
+fn command(arguments: Arguments) -> Result<u8, Error> {
+    let global = arguments.global;
+    match arguments.command {
+        Command::Init { passphrases, force } => {
+            let context = context(&global)?;
+            let options = ops::init::Options { secrets: secrets(&passphrases), force };
+            let summary = ops::init::run(&context, &options)?;
+            output(|out| show::init(&summary, out))?;
+            Ok(if summary.is_incomplete() { exit::INCOMPLETE } else { exit::DONE })
+        }
+        Command::Check(arguments) => check(&global, arguments),
+        Command::Policy { verb } => policy(&global, verb),
+        Command::Report { verb } => report(&global, verb),
+        Command::Baseline { verb } => baseline(&global, verb),
+        Command::Key { verb } => key(&global, verb),
+        Command::Completions { shell } => {
+            output(|out| {
+                pages::completions(shell, out);
+                Ok(())
+            })?;
+            Ok(exit::DONE)
+        }
+        Command::Man { dir } => {
+            pages::man(&dir).map_err(|error| {
+                Error::Other(format!("{}: {error}; name a directory to write to", name::show(&dir)))
+            })?;
+            Ok(exit::DONE)
+        }
+    }
+}
+
+fn secrets(passphrases: &PassphraseArguments) -> Secrets {
+    Secrets {
+        in_the_clear: passphrases.no_passphrase,
+        site_file: passphrases.site_passphrase_file.clone(),
+        local_file: passphrases.local_passphrase_file.clone(),
+        prompt: term::prompt(),
+    }
+}
+
+/// Writes a result to standard output. A reader that went away, as `head` does, is no error.
+fn output(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = write(&mut out).and_then(|()| out.flush());
+    written_well(written, "standard output")
+}
+
+fn written_well(written: io::Result<()>, what: &str) -> Result<(), Error> {
+    match written {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Error::Other(format!("{what}: {error}; the result was not written"))),
+    }
+}
+
+fn check(global: &GlobalArguments, arguments: CheckArguments) -> Result<u8, Error> {
+    let context = context(global)?;
+    let options = ops::check::Options {
+        paths: bytes(arguments.paths),
+        rules: arguments.rules,
+        min_severity: arguments.min_severity,
+        fast: arguments.fast,
+        store: !arguments.no_store,
+    };
+    let checked = ops::check::run(&context, &options)?;
+    let report = &checked.shown;
+    let write = |out: &mut dyn Write, to_terminal: bool| match arguments.format {
+        Format::Text => {
+            let mut options = term::text_options(arguments.verbosity, global.color);
+            if !to_terminal {
+                options.width = None;
+                options.color = global.color == term::When::Always;
+            }
+            crate::report::text::render(report, options, out)
+        }
+        Format::Json => crate::report::json::write(report, out),
+        Format::Ndjson => crate::report::json::write_ndjson(report, out),
+    };
+    match &arguments.output {
+        None => output(|out| write(out, true))?,
+        Some(path) => {
+            let file = std::fs::File::create(path).map(BufWriter::new);
+            let written = file.and_then(|mut file| {
+                write(&mut file, false)?;
+                file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+            });
+            written_well(written, &name::show(path))?;
+        }
+    }
+    if let Some(cause) = &checked.complete.unstored {
+        term::say(&format!("fim: report {}: not stored: {cause}", checked.complete.id));
+    }
+    Ok(report.drift_bits())
+}
+
+fn bytes(paths: Vec<PathBuf>) -> Vec<Vec<u8>> {
+    paths.iter().map(|path| name::bytes(path).to_vec()).collect()
+}
+
+fn policy(global: &GlobalArguments, verb: PolicyVerb) -> Result<u8, Error> {
+    let context = context(global)?;
+    match verb {
+        PolicyVerb::Check => {
+            let coverage = ops::policy::check(&context)?;
+            output(|out| show::coverage(&coverage, out))?;
+        }
+        PolicyVerb::Show => {
+            let shown = ops::policy::show(&context)?;
+            output(|out| show::rules(&shown, out))?;
+        }
+        PolicyVerb::Explain { path, format } => {
+            let explanation = ops::policy::explain(&context, name::bytes(&path))?;
+            output(|out| match format {
+                Format::Text => show::explanation(&explanation, out),
+                Format::Json | Format::Ndjson => show::explanation_json(&explanation, out),
+            })?;
+        }
+        PolicyVerb::Sign { passphrases } => {
+            let signed = ops::policy::sign(&context, &secrets(&passphrases))?;
+            output(|out| show::signed(&signed, out))?;
+        }
+    }
+    Ok(exit::DONE)
+}
+
+fn report(global: &GlobalArguments, verb: ReportVerb) -> Result<u8, Error> {
+    let context = context(global)?;
+    match verb {
+        ReportVerb::List => {
+            let reports = ops::report::list(&context)?;
+            output(|out| show::reports(&reports, out))?;
+        }
+        ReportVerb::Show { id, format, verbosity } => {
+            let report = ops::report::show(&context, id.as_deref())?;
+            output(|out| match format {
+                Format::Text => {
+                    let options = term::text_options(verbosity, global.color);
+                    crate::report::text::render(&report, options, out)
+                }
+                Format::Json => crate::report::json::write(&report, out),
+                Format::Ndjson => crate::report::json::write_ndjson(&report, out),
+            })?;
+        }
+        ReportVerb::Verify { id } => {
+            let report = ops::report::show(&context, id.as_deref())?;
+            output(|out| writeln!(out, "{}: is as it was sealed", report.id))?;
+        }
+    }
+    Ok(exit::DONE)
+}
+
+fn baseline(global: &GlobalArguments, verb: BaselineVerb) -> Result<u8, Error> {
+    let context = context(global)?;
+    match verb {
+        BaselineVerb::Info => {
+            let info = ops::baseline::info(&context)?;
+            output(|out| show::info(&info, out))?;
+        }
+        BaselineVerb::List { path } => {
+            let below = path.as_ref().map(|path| name::bytes(path));
+            let mut out = BufWriter::new(io::stdout().lock());
+            let mut is_open = true;
+            let listed =
+                ops::baseline::list(&context, below, &mut |object| match show::object_line(
+                    &object, &mut out,
+                ) {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                        is_open = false;
+                        Ok(())
+                    }
+                    other => other,
+                });
+            if is_open {
+                written_well(out.flush(), "standard output")?;
+            }
+            listed?;
+        }
+        BaselineVerb::Show { path } => {
+            let object = ops::baseline::show(&context, name::bytes(&path))?;
+            output(|out| show::object(&object, out))?;
+        }
+        BaselineVerb::Verify => {
+            let verified = ops::baseline::verify(&context)?;
+            output(|out| show::verified(&verified, out))?;
+        }
+    }
+    Ok(exit::DONE)
+}
+
+fn key(global: &GlobalArguments, verb: KeyVerb) -> Result<u8, Error> {
+    let context = context(global)?;
+    match verb {
+        KeyVerb::Show => {
+            let keys = ops::key::show(&context)?;
+            output(|out| show::keys(&keys, out))?;
+        }
+        KeyVerb::ChangePassphrase { role, passphrases, new_passphrase_file, no_passphrase } => {
+            let old = secrets(&passphrases.old());
+            let file = |wanted: Role| new_passphrase_file.clone().filter(|_| role.role() == wanted);
+            let new = Secrets {
+                in_the_clear: no_passphrase,
+                site_file: file(Role::Site),
+                local_file: file(Role::Local),
+                prompt: term::prompt(),
+            };
+            ops::key::change_passphrase(&context, role.role(), &old, &new)?;
+            let word = role.role().word();
+            output(|out| writeln!(out, "keys/{word}: stored under another passphrase"))?;
+        }
+        KeyVerb::Rotate { only, passphrases, reason } => {
+            let roles = match only {
+                Some(only) => vec![only.role()],
+                None => vec![Role::Site, Role::Local],
+            };
+            let secrets = secrets(&passphrases.old());
+            let rotated = ops::key::rotate(&context, &roles, &secrets, &reason)?;
+            output(|out| show::rotated(&rotated, out))?;
+        }
+    }
+    Ok(exit::DONE)
+}

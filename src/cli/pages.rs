@@ -1,0 +1,32 @@
+//! Manual pages and completions, made from clap's definitions.
+
+use super::args::Arguments;
+use clap::CommandFactory as _;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Completions for a shell.
+pub(super) fn completions(shell: clap_complete::Shell, out: &mut dyn Write) {
+    let mut out = out;
+    clap_complete::generate(shell, &mut Arguments::command(), "fim", &mut out);
+}
+
+/// Writes `fim.8` and a page for each command to a directory.
+pub(super) fn man(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    write_page(&command, "fim", dir)
+}
+
+fn write_page(command: &clap::Command, page: &str, dir: &Path) -> io::Result<()> {
+    let renamed = command.clone().name(page.to_owned());
+    let manual = clap_mangen::Man::new(renamed).section("8").manual("System Administration");
+    let mut text = Vec::new();
+    manual.render(&mut text)?;
+    std::fs::write(dir.join(format!("{page}.8")), text)?;
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        write_page(below, &format!("{page}-{}", below.get_name()), dir)?;
+    }
+    Ok(())
+}

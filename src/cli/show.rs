@@ -1,0 +1,328 @@
+//! Results as text for people. Every name is escaped.
+
+use crate::model::attribute::AttributeSet;
+use crate::model::change::Problem;
+use crate::model::name::escape;
+use crate::model::severity::Severity;
+use crate::model::value::{hex, plain};
+use crate::ops::baseline::{Info, Object, Verified};
+use crate::ops::init::Summary;
+use crate::ops::key;
+use crate::ops::policy::{Coverage, Explanation, Shown, Signed};
+use crate::ops::report::Listed;
+use crate::policy::Recurse;
+use crate::policy::selection::Verdict;
+use std::io::{self, Write};
+
+/// How many lines of one kind `init` prints before it only counts.
+const LINES: usize = 20;
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// What `init` did, and what to write down.
+pub(super) fn init(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+    let policy = summary.policy.as_deref().map_or("built in".to_owned(), |p| escape(p.as_bytes()));
+    writeln!(
+        out,
+        "fim: {}: generation {} is in force: {}, {} read, policy {policy}",
+        escape(summary.host.as_bytes()),
+        summary.generation,
+        count(summary.objects, "object", "objects"),
+        indicatif::HumanBytes(summary.bytes),
+    )?;
+    writeln!(out)?;
+    rule_table(
+        summary
+            .rules
+            .iter()
+            .map(|(name, severity, objects)| (name.as_str(), *severity, Some(*objects))),
+        out,
+    )?;
+    if !summary.inactive.is_empty() {
+        writeln!(out, "\ninactive, because their condition does not hold here:")?;
+        for rule in &summary.inactive {
+            writeln!(out, "  {}", escape(rule.as_bytes()))?;
+        }
+    }
+    paths("absent, and told if they appear", &summary.absent, out)?;
+    problems(&summary.problems, out)?;
+    if !summary.missed.is_empty() {
+        writeln!(out, "\nnot examined:")?;
+        for missed in summary.missed.iter().take(LINES) {
+            writeln!(out, "  {}: {}", escape(&missed.path), missed.cause)?;
+        }
+        if summary.missed.len() > LINES {
+            writeln!(out, "  and {} more", summary.missed.len() - LINES)?;
+        }
+    }
+    writeln!(out, "\nWrite these down and keep them off this host:")?;
+    writeln!(out, "  site key   {}", summary.site)?;
+    writeln!(out, "  local key  {}", summary.local)?;
+    writeln!(out, "  manifest   {}", hex(&summary.manifest_digest))
+}
+
+fn rule_table<'a>(
+    rules: impl Iterator<Item = (&'a str, Severity, Option<u64>)>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let rows: Vec<(String, Severity, String)> = rules
+        .map(|(name, severity, objects)| {
+            let objects = objects.map_or_else(|| "-".to_owned(), |objects| objects.to_string());
+            (escape(name.as_bytes()), severity, objects)
+        })
+        .collect();
+    let width = rows.iter().map(|(name, _, _)| name.chars().count()).max().unwrap_or(0).max(4);
+    writeln!(out, "{:width$}  severity    objects", "rule")?;
+    for (name, severity, objects) in rows {
+        writeln!(out, "{name:width$}  {severity:8} {objects:>10}")?;
+    }
+    Ok(())
+}
+
+fn paths(title: &str, list: &[Vec<u8>], out: &mut dyn Write) -> io::Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{title}:")?;
+    for path in list {
+        writeln!(out, "  {}", escape(path))?;
+    }
+    Ok(())
+}
+
+fn problems(list: &[(Problem, String)], out: &mut dyn Write) -> io::Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\ncoverage:")?;
+    for (problem, rule) in list.iter().rev() {
+        writeln!(
+            out,
+            "  {:8} {} (rule \"{}\"): {}",
+            problem.severity,
+            escape(&problem.path),
+            escape(rule.as_bytes()),
+            problem.text
+        )?;
+    }
+    Ok(())
+}
+
+/// What a policy covers here.
+pub(super) fn coverage(coverage: &Coverage, out: &mut dyn Write) -> io::Result<()> {
+    let from = coverage.path.as_ref();
+    let from =
+        from.map_or_else(|| "built-in policy".to_owned(), |path| crate::model::name::show(path));
+    writeln!(
+        out,
+        "{from}: is right: {}",
+        count(coverage.rules.rules.len() as u64, "rule", "rules")
+    )?;
+    writeln!(out)?;
+    let rows = coverage.rules.rules.iter().zip(&coverage.rules.active).zip(&coverage.objects);
+    rule_table(
+        rows.map(|((rule, active), objects)| {
+            (rule.name.as_str(), rule.severity, active.then_some(*objects))
+        }),
+        out,
+    )?;
+    paths("absent", &coverage.absent, out)?;
+    problems(&coverage.problems, out)?;
+    if !coverage.missed.is_empty() {
+        writeln!(out, "\nnot examined:")?;
+        for (path, cause) in &coverage.missed {
+            writeln!(out, "  {}: {cause}", escape(path))?;
+        }
+    }
+    Ok(())
+}
+
+fn attributes(set: AttributeSet) -> String {
+    set.keys().join(" ")
+}
+
+fn recurse(recurse: Recurse) -> String {
+    match recurse {
+        Recurse::All => "true".to_owned(),
+        Recurse::Levels(0) => "false".to_owned(),
+        Recurse::Levels(levels) => levels.to_string(),
+    }
+}
+
+/// All rules, expanded.
+pub(super) fn rules(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "# policy {}", shown.from)?;
+    for (rule, active) in shown.rules.rules.iter().zip(&shown.rules.active) {
+        writeln!(out, "\n{}", escape(rule.name.as_bytes()))?;
+        writeln!(out, "  from        {}", rule.origin)?;
+        writeln!(out, "  severity    {}", rule.severity)?;
+        if !active {
+            writeln!(out, "  inactive    its condition does not hold here")?;
+        }
+        for pattern in &rule.patterns {
+            writeln!(out, "  path        {}", escape(pattern.text.as_bytes()))?;
+        }
+        for pattern in &rule.exclude {
+            writeln!(out, "  exclude     {}", escape(pattern.text.as_bytes()))?;
+        }
+        writeln!(out, "  recurse     {}", recurse(rule.recurse))?;
+        if rule.one_file_system {
+            writeln!(out, "  stays on the file system of its start points")?;
+        }
+        writeln!(out, "  attributes  {}", attributes(rule.attributes))?;
+    }
+    Ok(())
+}
+
+fn verdict_text(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Covered(_) => "covered",
+        Verdict::Uncovered => "not covered: no pattern matches it or anything above it",
+        Verdict::Excluded(_) => "not covered: the rule that decides excludes it",
+        Verdict::Limited(_) => "not covered: the rule that decides does not reach so far",
+    }
+}
+
+/// Which rule decides about a path.
+pub(super) fn explanation(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}: {}", escape(&explanation.path), verdict_text(explanation.verdict))?;
+    writeln!(out, "  policy      {}", explanation.from)?;
+    if let Some((rule, pattern, origin)) = &explanation.decided {
+        writeln!(out, "  rule        {}", escape(rule.name.as_bytes()))?;
+        writeln!(out, "  pattern     {} ({origin})", escape(pattern.as_bytes()))?;
+        writeln!(out, "  severity    {}", rule.severity)?;
+        writeln!(out, "  recurse     {}", recurse(rule.recurse))?;
+        writeln!(out, "  attributes  {}", attributes(rule.attributes))?;
+    }
+    Ok(())
+}
+
+/// The same for programs.
+pub(super) fn explanation_json(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
+    let mut object = serde_json::Map::new();
+    let path = crate::report::PathName::of(&explanation.path);
+    let path = serde_json::to_value(&path).map_err(io::Error::other)?;
+    match path {
+        serde_json::Value::Object(both) => object.extend(both),
+        text => drop(object.insert("path".to_owned(), text)),
+    }
+    let covered = matches!(explanation.verdict, Verdict::Covered(_));
+    object.insert("covered".to_owned(), covered.into());
+    if let Some((rule, pattern, origin)) = &explanation.decided {
+        object.insert("rule".to_owned(), rule.name.clone().into());
+        object.insert("pattern".to_owned(), pattern.clone().into());
+        object.insert("file".to_owned(), origin.file.clone().into());
+        object.insert("line".to_owned(), origin.line.into());
+        object.insert("severity".to_owned(), rule.severity.word().into());
+        object.insert("attributes".to_owned(), rule.attributes.keys().into());
+    }
+    object.insert("reason".to_owned(), verdict_text(explanation.verdict).into());
+    crate::report::json::write_value(&object.into(), out)
+}
+
+/// What was signed, and where.
+pub(super) fn signed(signed: &Signed, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{}: names {}",
+        crate::model::name::show(&signed.manifest),
+        signed.files.iter().map(|f| escape(f.as_bytes())).collect::<Vec<_>>().join(", ")
+    )?;
+    writeln!(out, "{}: signed by {}", crate::model::name::show(&signed.signature), signed.signed_by)
+}
+
+/// Stored reports, a line each.
+pub(super) fn reports(reports: &[Listed], out: &mut dyn Write) -> io::Result<()> {
+    for (id, report) in reports {
+        match report {
+            Ok(report) => writeln!(
+                out,
+                "{id}  generation {}  {} added, {} removed, {} changed, {} errors  exit {}",
+                report.baseline.generation,
+                report.summary.added,
+                report.summary.removed,
+                report.summary.changed,
+                report.summary.errors,
+                report.summary.exit_code
+            )?,
+            Err(cause) => writeln!(out, "{id}  {cause}")?,
+        }
+    }
+    Ok(())
+}
+
+/// What is signed about the baseline.
+pub(super) fn info(info: &Info, out: &mut dyn Write) -> io::Result<()> {
+    for (key, value) in &info.manifest {
+        writeln!(out, "{key}: {}", escape(value.as_bytes()))?;
+    }
+    writeln!(out, "manifest-blake3: {}", info.digest)?;
+    writeln!(out, "local-key: {}", info.local_key)?;
+    let active = info.rules.iter().filter(|(_, active)| *active).count();
+    writeln!(out, "rules: {active} active, {} inactive", info.rules.len() - active)?;
+    writeln!(out, "absent: {}", info.absent.len())
+}
+
+/// One recorded object on one line.
+pub(super) fn object_line(object: &Object, out: &mut dyn Write) -> io::Result<()> {
+    let object_type = object.recorded.as_ref().map_or("unexamined", |r| r.object_type().word());
+    writeln!(out, "{object_type:10} {}", escape(&object.path))
+}
+
+/// Everything recorded about one object.
+pub(super) fn object(object: &Object, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", escape(&object.path))?;
+    writeln!(out, "  rule          {}", escape(object.rule.as_bytes()))?;
+    let Some(record) = &object.recorded else {
+        return writeln!(out, "  could not be examined when the baseline was made");
+    };
+    for (attribute, value) in record.iter() {
+        let text = plain(attribute.row().kind, value);
+        let text = if text.is_empty() { "none".to_owned() } else { text };
+        writeln!(out, "  {:13} {text}", attribute.key())?;
+    }
+    Ok(())
+}
+
+/// What was verified.
+pub(super) fn verified(verified: &Verified, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "generation {}: signatures, chain, policy, digest and {} verify; manifest {}",
+        verified.generation,
+        count(verified.entries, "object", "objects"),
+        verified.manifest_digest
+    )?;
+    for files in &verified.generations {
+        let database = if files.database { "with database" } else { "database pruned" };
+        writeln!(out, "  {:010}  {database}", files.generation)?;
+    }
+    Ok(())
+}
+
+/// The keys.
+pub(super) fn keys(keys: &[key::Shown], out: &mut dyn Write) -> io::Result<()> {
+    for key in keys {
+        writeln!(
+            out,
+            "{:5}  {}  {}  kept {}, {}",
+            key.role.word(),
+            key.fingerprint,
+            escape(key.comment.as_bytes()),
+            key.kept,
+            key.trusted
+        )?;
+    }
+    Ok(())
+}
+
+/// What a rotation did.
+pub(super) fn rotated(rotated: &key::Rotated, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "generation {} is in force, signed again", rotated.generation)?;
+    for (role, old, new) in &rotated.keys {
+        writeln!(out, "  {:5} key  {old} is now {new}", role.word())?;
+    }
+    writeln!(out, "Write the new fingerprints down and renew pins of the old ones.")
+}

@@ -1,0 +1,319 @@
+//! `fim check`: the host against the baseline in force, as a report.
+
+use super::force::Force;
+use super::report::Shelf;
+use super::scan::{self, Spent};
+use super::source;
+use super::{Context, Error, people};
+use crate::drift::examine::{Outcome, Visit};
+use crate::model::attribute::Attribute;
+use crate::model::change::{Change, Finding, What};
+use crate::model::name;
+use crate::model::scope::Look;
+use crate::model::severity::Severity;
+use crate::model::value::hex;
+use crate::policy::selection::Verdict;
+use crate::report::build::{Header, RuleInfo};
+use crate::report::{BaselineInfo, PolicyInfo, Report, shelf};
+use crate::state::StateDir;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+/// What `check` is told.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Subtrees of the checked system.
+    pub paths: Vec<Vec<u8>>,
+    /// Only these rules are shown.
+    pub rules: Vec<String>,
+    /// Only this severity and above is shown.
+    pub min_severity: Option<Severity>,
+    /// Whether contents are trusted where size, times and inode are unchanged.
+    pub fast: bool,
+    /// Whether the report is kept.
+    pub store: bool,
+}
+
+/// A report, whole and as it was asked for.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What is shown, and what the exit code is taken from.
+    pub shown: Report,
+    /// What is kept: complete for its scope.
+    pub complete: Report,
+}
+
+/// Gathers findings.
+#[derive(Default)]
+struct Gather(Mutex<Vec<Finding>>);
+
+impl Visit for Gather {
+    fn findings(&self, findings: Vec<Finding>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(findings);
+    }
+}
+
+/// Does it.
+pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
+    let started = context.clock.now();
+    let state = context.state()?;
+    let mut force = Force::load(context, &state)?;
+    for rule in &options.rules {
+        if !force.rules.rules.iter().any(|known| known.name == *rule) {
+            let names = force.rules.rules.iter().map(|known| known.name.as_str());
+            let meant = crate::model::diagnostic::suggest(rule, names);
+            let meant = meant.map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"));
+            return Err(Error::Usage(format!(
+                "--rule {}: no rule of that name is in force{meant}",
+                name::escape(rule.as_bytes())
+            )));
+        }
+    }
+    let selection = force.rules.selection()?;
+    let wanted = crate::drift::entry::recorded_attributes(selection.all_attributes());
+    force.baseline = force.baseline.reading(wanted.with(Attribute::Inode));
+    let look = if options.fast { Look::Fast } else { Look::Full };
+    let (scope, notes) = scan::scope(context, &options.paths, look)?;
+    let gather = Gather::default();
+    let (outcome, spent) = scan::run(
+        context,
+        &force.config,
+        (&force.rules, &selection),
+        Some(&force.baseline),
+        &scope,
+        &gather,
+    )?;
+    force.baseline.still_the_same()?;
+
+    let mut findings = gather.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for finding in &mut findings {
+        if let What::Change(Change::Added { observed }) = &mut finding.what {
+            *observed = observed.restricted(selection.attributes(finding.rule));
+        }
+    }
+    let differing = differing_sources(context, &force);
+    let rules: Vec<RuleInfo> = force
+        .rules
+        .rules
+        .iter()
+        .zip(&outcome.objects)
+        .map(|(rule, objects)| RuleInfo {
+            name: rule.name.clone(),
+            severity: rule.severity,
+            objects: *objects,
+        })
+        .collect();
+    let header = Header {
+        host: force.host().to_owned(),
+        root: name::bytes(&context.root).to_vec(),
+        started,
+        finished: context.clock.now(),
+        paths: scope.paths.clone(),
+        fast: options.fast,
+        bytes_hashed: spent.bytes,
+        baseline: baseline_info(&force),
+        policy: PolicyInfo {
+            digest: hex(&force.baseline.sealed().manifest.policy_blake3),
+            source_differs: !differing.is_empty(),
+        },
+    };
+    let (users, groups) = owners(context, &findings);
+    let mut builder = Report::builder(header, &rules)
+        .findings(&findings)
+        .problems(&outcome.problems)
+        .absent(absent_still(&outcome, &force))
+        .inactive(force.rules.inactive().map(|rule| rule.name.clone()))
+        .names(users, groups);
+    drop(findings);
+    for (path, text) in &differing {
+        builder = builder.general_problem(Severity::Critical, path, text);
+    }
+    for (path, severity, text) in gaps(context, &force, &selection, &scope.paths)? {
+        builder = builder.general_problem(severity, &path, &text);
+    }
+    for note in notes.into_iter().chain(remarks(context, &spent)) {
+        builder = builder.note(None, None, note);
+    }
+    for (path, rule) in &outcome.unstable_inodes {
+        let text = "inode, nlink and ctime are not compared on this file system".to_owned();
+        builder = builder.note(Some(path), Some(*rule), text);
+    }
+    let mut report = builder.finish();
+    keep(&state, &force, &mut report, options.store);
+    let shown = report.filtered(&options.rules, options.min_severity);
+    Ok(Checked { shown, complete: report })
+}
+
+/// Marks what is new, seals the report and stores it; that it cannot be stored is said in it.
+fn keep(state: &StateDir, force: &Force, report: &mut Report, store: bool) {
+    let shelf = Shelf::new(state);
+    // What is left over of earlier reports only decides what is called new; one that cannot be
+    // read is passed over, and `report verify` says so.
+    let earlier = shelf::newest_first(&shelf).map(|reports| reports.filter_map(Result::ok));
+    match earlier {
+        Ok(earlier) => report.mark_new(earlier),
+        Err(_) => report.mark_new(std::iter::empty::<Report>()),
+    }
+    report.seal();
+    if !store {
+        return;
+    }
+    let kept = shelf::store(&shelf, report)
+        .and_then(|()| shelf::prune(&shelf, force.config.report.keep as usize).map(|_| ()));
+    if let Err(error) = kept {
+        report.mark_unstored(error.to_string());
+    }
+}
+
+/// What is said about the baseline in a report.
+fn baseline_info(force: &Force) -> BaselineInfo {
+    let sealed = force.baseline.sealed();
+    BaselineInfo {
+        generation: sealed.manifest.generation,
+        digest: hex(&sealed.digest),
+        created: sealed.manifest.created.clone(),
+        signed_by: sealed.manifest.signed_by.clone(),
+        local_key: force.local_key.to_owned(),
+    }
+}
+
+/// Paths that were absent when the baseline was made and still are.
+fn absent_still(outcome: &Outcome, force: &Force) -> Vec<Vec<u8>> {
+    let now = outcome.absent.iter().map(|(path, _)| path);
+    now.filter(|path| force.absent.contains(path)).cloned().collect()
+}
+
+/// Sources of policy and configuration that are not what is in force, or are gone.
+fn differing_sources(context: &Context, force: &Force) -> Vec<(Vec<u8>, String)> {
+    let mut differing = Vec::new();
+    let manifest = &force.bundle.manifest;
+    let next = "run fim policy apply to put it in force, or restore it";
+    if let Some(path) = source::policy_path(context, manifest.source.as_deref()) {
+        let path = on_checked_system(context, path, context.policy_flag.is_some());
+        let text = match source::read_policy(&path) {
+            Ok(policy) => match force.bundle.sources() {
+                Ok(sources) if source::same_texts(&policy.sources, &sources) => None,
+                Ok(_) | Err(_) => Some(format!("is not the policy in force; {next}")),
+            },
+            Err(_) if !source::is_there(&path) => {
+                Some("the source of the policy is gone; restore it".to_owned())
+            }
+            Err(_) => Some(
+                "is not the policy in force, and cannot be read as one; run fim policy check"
+                    .to_owned(),
+            ),
+        };
+        differing.extend(text.map(|text| (name::bytes(&path).to_vec(), text)));
+    }
+    if let Some(path) = source::config_path(context, manifest.config_source.as_deref()) {
+        let path = on_checked_system(context, path, context.config_flag.is_some());
+        let in_force = manifest.config.as_ref().and_then(|file| force.bundle.files.get(file));
+        let text = match (crate::policy::files::read_text(&path), in_force) {
+            (Ok(text), Some(in_force)) if text == *in_force => None,
+            (Ok(_), _) => Some(format!("is not the configuration in force; {next}")),
+            (Err(_), _) => {
+                Some("the source of the configuration is gone or unreadable; restore it".to_owned())
+            }
+        };
+        differing.extend(text.map(|text| (name::bytes(&path).to_vec(), text)));
+    }
+    differing
+}
+
+/// A recorded source is a path of the checked system, if it is there; one named by a flag is a path
+/// of the running one.
+fn on_checked_system(
+    context: &Context,
+    path: std::path::PathBuf,
+    by_flag: bool,
+) -> std::path::PathBuf {
+    if by_flag || context.is_running_system() {
+        return path;
+    }
+    let below = context.root.join(path.strip_prefix("/").unwrap_or(&path));
+    if source::is_there(&below) { below } else { path }
+}
+
+/// Gaps that no directory walk can see: keys, conditions, and paths that nobody covers.
+fn gaps(
+    context: &Context,
+    force: &Force,
+    selection: &crate::policy::selection::Selection,
+    paths: &[Vec<u8>],
+) -> Result<Vec<(Vec<u8>, Severity, String)>, Error> {
+    let mut gaps = Vec::new();
+    if !force.trust.vouched {
+        let text = "nobody vouches for it: neither keys/local.pub.sig nor a pin is there; let the site key sign it, or pin it";
+        gaps.push((b"keys/local.pub".to_vec(), Severity::High, text.to_owned()));
+    }
+    let now = scan::active(&force.rules.rules, &context.root, force.host())?;
+    for ((rule, was), is) in force.rules.rules.iter().zip(&force.rules.active).zip(&now) {
+        if was != is {
+            let (held, holds) =
+                if *was { ("held", "does not hold") } else { ("did not hold", "holds") };
+            let text = format!(
+                "rule \"{}\": its condition {held} when the baseline was made and {holds} now; run fim policy apply",
+                rule.name
+            );
+            let path = rule.patterns.first().map(|pattern| pattern.text.as_bytes().to_vec());
+            gaps.push((path.unwrap_or_default(), rule.severity, text));
+        }
+    }
+    for path in paths {
+        let covered = matches!(selection.explain(path).0, Verdict::Covered(_));
+        let leads = selection.patterns().iter().any(|pattern| {
+            pattern.literal_path().is_none_or(|literal| name::is_below(&literal, path))
+        });
+        if !covered && !leads {
+            let text = "no rule covers it; nothing was examined here".to_owned();
+            gaps.push((path.clone(), Severity::High, text));
+        }
+    }
+    Ok(gaps)
+}
+
+/// What a reader has to know about how the examination was made.
+fn remarks(context: &Context, spent: &Spent) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if !context.flags.is_empty() {
+        remarks
+            .push(format!("given on the command line for this run: {}", context.flags.join(" ")));
+    }
+    if spent.touched > 0 {
+        remarks.push(format!(
+            "access times of {} objects were not left alone: the kernel grants that only to their owner and root",
+            spent.touched
+        ));
+    }
+    remarks
+}
+
+/// Names of the users and groups that occur in what is told, by the checked system's own files.
+fn owners(
+    context: &Context,
+    findings: &[Finding],
+) -> (BTreeMap<u64, String>, BTreeMap<u64, String>) {
+    let mut users = BTreeSet::new();
+    let mut groups = BTreeSet::new();
+    for finding in findings {
+        let What::Change(change) = &finding.what else { continue };
+        let records = match change {
+            Change::Added { observed } => [Some(observed), None],
+            Change::Removed { recorded } => [recorded.as_ref(), None],
+            Change::Changed { recorded, observed, .. } => [recorded.as_ref(), Some(observed)],
+        };
+        for record in records.into_iter().flatten() {
+            users.extend(record.number(Attribute::Uid));
+            groups.extend(record.number(Attribute::Gid));
+        }
+    }
+    let keep = |numbers: BTreeSet<u64>, file: &str| {
+        if numbers.is_empty() {
+            return BTreeMap::new();
+        }
+        let mut names = people::names(&context.root, file);
+        names.retain(|number, _| numbers.contains(number));
+        names
+    };
+    (keep(users, "/etc/passwd"), keep(groups, "/etc/group"))
+}

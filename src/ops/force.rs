@@ -1,0 +1,197 @@
+//! What is in force: keys that are believed, the highest generation, its policy and configuration.
+//!
+//! Everything a verb decides by comes from here, and only after it verified:
+//!
+//! 1. Keys: pinned, or those of the state directory; the local key vouched for by the site key.
+//! 2. The manifest of the highest generation, its signature, and the chain below it.
+//! 3. The policy's manifest it names, its signature, and the digest of each file.
+//! 4. The database's digest, before SQLite sees a byte.
+
+use super::scan::Rules;
+use super::store::{self, Bundle};
+use super::{Context, Error};
+use crate::baseline::{self, Baseline};
+use crate::config::{self, Config};
+use crate::model::name;
+use crate::policy::Rule;
+use crate::sign::key::SecretKey;
+use crate::sign::trust::{self, KeyFiles, Trust};
+use crate::state::StateDir;
+use crate::state::error::StateError;
+
+/// Largest key file.
+const KEY_LIMIT: u64 = 64 * 1024;
+
+/// Where key files are read and written: the state directory, or the one the configuration names.
+#[derive(Debug)]
+pub struct KeyDir {
+    own: Option<StateDir>,
+}
+
+impl KeyDir {
+    /// The keys' directory; it need not be in the state directory.
+    pub fn open(context: &Context) -> Result<KeyDir, Error> {
+        let own = match &context.keys_path {
+            Some(path) if *path != context.state_path.join("keys") => {
+                let dir = StateDir::open(path)?;
+                dir.check_ownership()?;
+                Some(dir)
+            }
+            Some(_) | None => None,
+        };
+        Ok(KeyDir { own })
+    }
+
+    /// The directory and the name in it of a file that is called `keys/…` everywhere else.
+    pub fn locate<'a>(&'a self, state: &'a StateDir, object: &'a str) -> (&'a StateDir, &'a str) {
+        match &self.own {
+            Some(dir) => (dir, object.strip_prefix("keys/").unwrap_or(object)),
+            None => (state, object),
+        }
+    }
+
+    /// The text of a key file; `None` if it is not there.
+    pub fn text(&self, state: &StateDir, object: &str) -> Result<Option<String>, Error> {
+        let (dir, file) = self.locate(state, object);
+        match dir.read(file, KEY_LIMIT) {
+            Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
+                Error::Integrity(format!("{object}: is not text; restore it from a copy"))
+            }),
+            Err(StateError::Missing(_)) => Ok(None),
+            Err(StateError::NotRegular(object)) => Err(Error::Integrity(format!(
+                "{object}: is not a regular file; restore it from a copy"
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes a key file.
+    pub fn write(
+        &self,
+        state: &StateDir,
+        object: &str,
+        mode: u32,
+        text: &str,
+    ) -> Result<(), Error> {
+        let (dir, file) = self.locate(state, object);
+        Ok(dir.write_durably(file, mode, text.as_bytes())?)
+    }
+
+    /// Puts one key file in the place of another.
+    pub fn rename(&self, state: &StateDir, from: &str, to: &str) -> Result<(), Error> {
+        let (dir, old) = self.locate(state, from);
+        let (_, new) = self.locate(state, to);
+        Ok(dir.rename_durably(old, new)?)
+    }
+
+    /// All public parts and what vouches for them.
+    pub fn files(&self, state: &StateDir) -> Result<Option<KeyFiles>, Error> {
+        let text = |object| self.text(state, object);
+        let (Some(site_pub), Some(local_pub)) = (text(trust::SITE_PUB)?, text(trust::LOCAL_PUB)?)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(KeyFiles {
+            site_pub,
+            site_pub_sig: text(trust::SITE_PUB_SIG)?,
+            site_old_pub: text(trust::SITE_OLD_PUB)?,
+            site_next_pub: text(trust::SITE_NEXT_PUB)?,
+            site_next_pub_sig: text(trust::SITE_NEXT_PUB_SIG)?,
+            local_pub,
+            local_pub_sig: text(trust::LOCAL_PUB_SIG)?,
+            local_next_pub: text(trust::LOCAL_NEXT_PUB)?,
+            local_next_pub_sig: text(trust::LOCAL_NEXT_PUB_SIG)?,
+            allowed_signers: text(trust::ALLOWED_SIGNERS)?,
+        }))
+    }
+}
+
+/// The keys that are believed.
+pub fn trust(context: &Context, state: &StateDir) -> Result<Trust, Error> {
+    let keys = KeyDir::open(context)?;
+    match keys.files(state)? {
+        Some(files) => Ok(trust::believe(&files, &context.pins)?),
+        // Without any generation it is a state directory that was never initialised.
+        None if baseline::generations(state)?.iter().any(|files| files.signature) => {
+            Err(Error::Integrity(
+                "keys/site.pub or keys/local.pub: gone, although a generation is known; restore it from a copy".to_owned(),
+            ))
+        }
+        None => Err(Error::Baseline(baseline::Error::NoGeneration(name::show(state.path())))),
+    }
+}
+
+/// What is in force, verified.
+#[derive(Debug)]
+pub struct Force {
+    /// Keys that are believed.
+    pub trust: Trust,
+    /// The baseline, open.
+    pub baseline: Baseline,
+    /// Policy and configuration as signed.
+    pub bundle: Bundle,
+    /// The rules as stored in the baseline.
+    pub rules: Rules,
+    /// Literal start points that were absent.
+    pub absent: Vec<Vec<u8>>,
+    /// The configuration in force.
+    pub config: Config,
+    /// How the local key is kept: "in the clear", "passphrase" or "elsewhere".
+    pub local_key: &'static str,
+}
+
+impl Force {
+    /// Verifies and opens what is in force.
+    pub fn load(context: &Context, state: &StateDir) -> Result<Force, Error> {
+        let trust = trust(context, state)?;
+        let sealed = baseline::sealed(state, &trust, context.min_generation)?;
+        let host = &sealed.manifest.host;
+        if let Some(other) = trust::host_of(&sealed.signer).filter(|other| other != host) {
+            return Err(Error::Integrity(format!(
+                "baseline: of host {}, but signed by the key of host {}; restore this host's state directory",
+                name::escape(host.as_bytes()),
+                name::escape(other.as_bytes())
+            )));
+        }
+        let bundle = store::load(state, &sealed.manifest.policy_blake3, &trust)?;
+        let config = match &bundle.manifest.config {
+            Some(file) => {
+                let text = bundle.files.get(file).map(String::as_str).unwrap_or_default();
+                config::parse(file, text).map_err(Error::Wrong)?
+            }
+            None => Config::default(),
+        };
+        let baseline = baseline::open(state, sealed)?;
+        let reader = baseline.reader()?;
+        let mut rules = Rules { rules: Vec::new(), active: Vec::new() };
+        for (text, active) in reader.rules()? {
+            let rule = Rule::from_stored(&text)
+                .map_err(|cause| Error::Baseline(baseline::Error::Malformed(cause)))?;
+            rules.rules.push(rule);
+            rules.active.push(active);
+        }
+        let absent = reader.absent()?.into_iter().map(|(path, _)| path).collect();
+        drop(reader);
+        let local_key = how_kept(&KeyDir::open(context)?, state);
+        Ok(Force { trust, baseline, bundle, rules, absent, config, local_key })
+    }
+
+    /// The host of the baseline.
+    pub fn host(&self) -> &str {
+        &self.baseline.sealed().manifest.host
+    }
+}
+
+/// How the local key is kept. Its file is looked at for a word of information only: that it is
+/// unreadable, or not there, is no error.
+fn how_kept(keys: &KeyDir, state: &StateDir) -> &'static str {
+    match keys.text(state, trust::LOCAL_KEY) {
+        Ok(Some(pem)) => match SecretKey::is_encrypted(&pem) {
+            Ok(true) => "passphrase",
+            Ok(false) => "in the clear",
+            Err(_) => "unknown",
+        },
+        Ok(None) => "elsewhere",
+        Err(_) => "unknown",
+    }
+}

@@ -1,0 +1,405 @@
+//! `fim init`: keys, a signed policy, and the first generation, or with `--force` the next one.
+
+use super::force::KeyDir;
+use super::scan::{self, Rules};
+use super::secrets::{Role, Secrets};
+use super::source;
+use super::store::Bundle;
+use super::{Context, Error};
+use crate::baseline::draft::{self, About, Draft, Finished};
+use crate::baseline::{self, Sealed};
+use crate::config::Config;
+use crate::drift::entry::recorded_attributes;
+use crate::drift::examine::{Outcome, Visit};
+use crate::model::attribute::AttributeSet;
+use crate::model::change::{Finding, Problem, What};
+use crate::model::clock::rfc3339;
+use crate::model::name;
+use crate::model::scope::Scope;
+use crate::model::severity::Severity;
+use crate::sign::key::{self, Passphrase, SecretKey};
+use crate::sign::manifest::BaselineManifest;
+use crate::sign::sshsig::{self, Namespace};
+use crate::sign::trust;
+use crate::state::StateDir;
+use crate::state::error::StateError;
+use std::sync::Mutex;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+/// What `init` is told.
+pub struct Options {
+    /// Passphrases of the keys.
+    pub secrets: Secrets,
+    /// `--force`: make the next generation although there is one.
+    pub force: bool,
+}
+
+/// An object that could not be examined.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Missed {
+    /// Its path.
+    pub path: Vec<u8>,
+    /// The name of its rule.
+    pub rule: String,
+    /// Why.
+    pub cause: String,
+}
+
+/// What `init` did.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The generation that is in force now.
+    pub generation: u64,
+    /// The host.
+    pub host: String,
+    /// Digest of its manifest.
+    pub manifest_digest: [u8; 32],
+    /// Objects recorded.
+    pub objects: u64,
+    /// Bytes of content read.
+    pub bytes: u64,
+    /// Name, severity and number of objects of each active rule.
+    pub rules: Vec<(String, Severity, u64)>,
+    /// Names of inactive rules.
+    pub inactive: Vec<String>,
+    /// Literal start points that are not there.
+    pub absent: Vec<Vec<u8>>,
+    /// Gaps in coverage, with the name of their rule.
+    pub problems: Vec<(Problem, String)>,
+    /// What could not be examined.
+    pub missed: Vec<Missed>,
+    /// Fingerprint of the site key.
+    pub site: String,
+    /// Fingerprint of the local key.
+    pub local: String,
+    /// Where the policy came from; `None` for the built-in one.
+    pub policy: Option<String>,
+    /// Whether the keys were made by this command.
+    pub made_keys: bool,
+}
+
+impl Summary {
+    /// Whether something could not be examined, or coverage has a gap that matters.
+    pub fn is_incomplete(&self) -> bool {
+        let severe = |(problem, _): &(Problem, String)| problem.severity >= Severity::High;
+        !self.missed.is_empty() || self.problems.iter().any(severe)
+    }
+}
+
+/// The two keys, open.
+struct Keys {
+    site: SecretKey,
+    local: SecretKey,
+    made: bool,
+}
+
+/// Does it.
+///
+/// 1. Configuration and policy are read; nothing is written before both are right.
+/// 2. The state directory is made or opened, and locked; what a crash left is swept.
+/// 3. Keys are made, or opened if there are some.
+/// 4. The policy is signed and stored.
+/// 5. Everything is examined and written to a draft, which is signed and so put in force.
+pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
+    let policy = source::policy(context)?;
+    let passphrases = match has_keys(context, options)? {
+        true => None,
+        false => {
+            Some((options.secrets.for_new(Role::Site)?, options.secrets.for_new(Role::Local)?))
+        }
+    };
+    let state = StateDir::create(&context.state_path)?;
+    state.check_ownership()?;
+    let _lock = state.lock("fim init")?;
+    for dir in [
+        crate::state::names::BASELINE,
+        crate::state::names::POLICY,
+        crate::state::names::KEYS,
+        crate::state::names::REPORTS,
+    ] {
+        state.make_dir(dir)?;
+    }
+    let previous = previous(context, &state, options)?;
+    let host = match &previous {
+        Some(previous) => previous.manifest.host.clone(),
+        None => host_name(context),
+    };
+    let keys = keys(context, &state, &options.secrets, passphrases, &host)?;
+    draft::sweep(&state)?;
+    let created = rfc3339(context.clock.now());
+    let bundle = Bundle::new(
+        &policy,
+        context.config_file.as_ref(),
+        created.clone(),
+        Some(host.clone()),
+        &keys.site.public(),
+    )?;
+    let policy_blake3 = bundle.store(&state, &keys.site)?;
+
+    let active = scan::active(&policy.policy.rules, &context.root, &host)?;
+    let rules = Rules { rules: policy.policy.rules, active };
+    let generation = previous.as_ref().map_or(1, |previous| previous.manifest.generation + 1);
+    let scope = Scope::everything(context.root.clone());
+    let recorded = record(context, &state, &rules, &scope, generation)?;
+    let manifest = BaselineManifest {
+        baseline_blake3: recorded.finished.digest,
+        baseline_bytes: recorded.finished.bytes,
+        created,
+        entries: recorded.finished.entries,
+        generation,
+        host: host.clone(),
+        policy_blake3,
+        previous_manifest_blake3: previous.map(|previous| previous.digest),
+        reason: if generation == 1 { "init".to_owned() } else { "init --force".to_owned() },
+        report: None,
+        signed_by: keys.local.public().fingerprint(),
+    };
+    let manifest_digest = draft::publish(&state, &manifest, &keys.local)?;
+    Ok(Summary {
+        generation,
+        host,
+        manifest_digest,
+        objects: recorded.finished.entries,
+        bytes: recorded.bytes,
+        rules: rules
+            .rules
+            .iter()
+            .zip(&rules.active)
+            .zip(&recorded.outcome.objects)
+            .filter(|((_, active), _)| **active)
+            .map(|((rule, _), objects)| (rule.name.clone(), rule.severity, *objects))
+            .collect(),
+        inactive: rules.inactive().map(|rule| rule.name.clone()).collect(),
+        absent: recorded.outcome.absent.into_iter().map(|(path, _)| path).collect(),
+        problems: named(recorded.outcome.problems, &rules),
+        missed: recorded.missed,
+        site: keys.site.public().fingerprint(),
+        local: keys.local.public().fingerprint(),
+        policy: bundle.manifest.source,
+        made_keys: keys.made,
+    })
+}
+
+/// Problems with the names of their rules.
+pub fn named(problems: Vec<Problem>, rules: &Rules) -> Vec<(Problem, String)> {
+    problems
+        .into_iter()
+        .map(|problem| {
+            let rule = rules.rules[problem.rule.get()].name.clone();
+            (problem, rule)
+        })
+        .collect()
+}
+
+/// The generation in force, if there is one; it must verify, and only `--force` goes past it.
+fn previous(
+    context: &Context,
+    state: &StateDir,
+    options: &Options,
+) -> Result<Option<Sealed>, Error> {
+    let exists = baseline::generations(state)?.iter().any(|files| files.signature);
+    if !exists {
+        return Ok(None);
+    }
+    if !options.force {
+        return Err(Error::AlreadyInitialised(name::show(state.path())));
+    }
+    let trust = super::force::trust(context, state)?;
+    Ok(Some(baseline::sealed(state, &trust, context.min_generation)?))
+}
+
+/// The name of the checked system.
+pub fn host_name(context: &Context) -> String {
+    if !context.is_running_system() {
+        let text = super::people::text_inside(&context.root, "/etc/hostname", 4096);
+        let text = text.and_then(|text| String::from_utf8(text).ok());
+        let line = text.as_deref().and_then(|text| {
+            text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))
+        });
+        if let Some(line) = line {
+            return plain_host(line);
+        }
+    }
+    plain_host(&name::escape(rustix::system::uname().nodename().to_bytes()))
+}
+
+/// A host name that fits on the line of a public key and in a manifest.
+fn plain_host(text: &str) -> String {
+    let kept: String = text
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && c != '\\' && c != '"' { c } else { '_' })
+        .take(255)
+        .collect();
+    if kept.is_empty() { "localhost".to_owned() } else { kept }
+}
+
+/// Whether there are keys already; asked before anything is written, so that a refusal for want of
+/// a passphrase leaves nothing behind.
+fn has_keys(context: &Context, options: &Options) -> Result<bool, Error> {
+    let state = match StateDir::open(&context.state_path) {
+        Ok(state) => state,
+        Err(StateError::NoDirectory(_)) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let exists = baseline::generations(&state)?.iter().any(|files| files.signature);
+    if exists && !options.force {
+        return Err(Error::AlreadyInitialised(name::show(state.path())));
+    }
+    let dir = KeyDir::open(context)?;
+    Ok(dir.text(&state, trust::SITE_KEY)?.is_some()
+        && dir.text(&state, trust::LOCAL_KEY)?.is_some())
+}
+
+/// Passphrases of the site key and the local key; `None` for in the clear.
+type Passphrases = (Option<Passphrase>, Option<Passphrase>);
+
+/// Makes both keys, or opens those that are there.
+fn keys(
+    context: &Context,
+    state: &StateDir,
+    secrets: &Secrets,
+    passphrases: Option<Passphrases>,
+    host: &str,
+) -> Result<Keys, Error> {
+    let dir = KeyDir::open(context)?;
+    let site = dir.text(state, trust::SITE_KEY)?;
+    let local = dir.text(state, trust::LOCAL_KEY)?;
+    let (site, local) = match (site, local) {
+        (Some(site), Some(local)) => {
+            let (site, _) = secrets.open(Role::Site, trust::SITE_KEY, &site)?;
+            let (local, _) = secrets.open(Role::Local, trust::LOCAL_KEY, &local)?;
+            // A crash may have come between the secrets and their public parts.
+            publish_keys(&dir, state, &site, &local)?;
+            return Ok(Keys { site, local, made: false });
+        }
+        (None, None) => (
+            SecretKey::generate(&format!("site@{host}")),
+            SecretKey::generate(&format!("{}{host}", trust::LOCAL_COMMENT)),
+        ),
+        // A crash between the two: the half that is there signs nothing yet.
+        (Some(site), None) => (
+            Ok(secrets.open(Role::Site, trust::SITE_KEY, &site)?.0),
+            SecretKey::generate(&format!("{}{host}", trust::LOCAL_COMMENT)),
+        ),
+        (None, Some(_)) => {
+            return Err(Error::Integrity(
+                "keys/site: gone, although keys/local is there; restore it from a copy".to_owned(),
+            ));
+        }
+    };
+    let failed = |object: &str| {
+        let object = object.to_owned();
+        move |cause| Error::Key { object, cause }
+    };
+    let site = site.map_err(failed(trust::SITE_KEY))?;
+    let local = local.map_err(failed(trust::LOCAL_KEY))?;
+    let (site_passphrase, local_passphrase) = passphrases.unwrap_or_default();
+    let site_pem = site.to_pem(site_passphrase.as_ref()).map_err(failed(trust::SITE_KEY))?;
+    let local_pem = local.to_pem(local_passphrase.as_ref()).map_err(failed(trust::LOCAL_KEY))?;
+    dir.write(state, trust::SITE_KEY, 0o600, &site_pem)?;
+    dir.write(state, trust::LOCAL_KEY, 0o600, &local_pem)?;
+    publish_keys(&dir, state, &site, &local)?;
+    Ok(Keys { site, local, made: true })
+}
+
+/// Writes the public parts, what vouches for the local key, and who may sign what.
+pub fn publish_keys(
+    dir: &KeyDir,
+    state: &StateDir,
+    site: &SecretKey,
+    local: &SecretKey,
+) -> Result<(), Error> {
+    let local_pub = local.public().to_openssh();
+    let vouching = sshsig::sign(site, Namespace::Key, local_pub.as_bytes());
+    let signers = key::allowed_signers(&site.public(), &local.public());
+    dir.write(state, trust::SITE_PUB, 0o644, &site.public().to_openssh())?;
+    dir.write(state, trust::LOCAL_PUB, 0o644, &local_pub)?;
+    dir.write(state, trust::LOCAL_PUB_SIG, 0o644, &vouching)?;
+    dir.write(state, trust::ALLOWED_SIGNERS, 0o644, &signers)
+}
+
+/// A recorded scan.
+pub struct Recorded {
+    /// The database, finished and not signed.
+    pub finished: Finished,
+    /// What the examination said.
+    pub outcome: Outcome,
+    /// What could not be examined, sorted.
+    pub missed: Vec<Missed>,
+    /// Bytes of content read.
+    pub bytes: u64,
+}
+
+/// Sends findings to the thread that writes the draft.
+struct Recorder<'a> {
+    sender: SyncSender<Vec<Finding>>,
+    rules: &'a Rules,
+    missed: Mutex<Vec<Missed>>,
+}
+
+impl Visit for Recorder<'_> {
+    fn findings(&self, findings: Vec<Finding>) {
+        for finding in &findings {
+            if let What::Unexamined(unexamined) = &finding.what {
+                let missed = Missed {
+                    path: finding.path(),
+                    rule: self.rules.rules[finding.rule.get()].name.clone(),
+                    cause: unexamined.cause.clone(),
+                };
+                self.missed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(missed);
+            }
+        }
+        // A writer that ended has an error to tell, and the scan's findings are worth nothing.
+        let _ = self.sender.send(findings);
+    }
+}
+
+/// Examines everything and writes it to the draft of a generation.
+pub fn record(
+    context: &Context,
+    state: &StateDir,
+    rules: &Rules,
+    scope: &Scope,
+    generation: u64,
+) -> Result<Recorded, Error> {
+    let selection = rules.selection()?;
+    let columns = selection
+        .patterns()
+        .iter()
+        .map(|pattern| recorded_attributes(selection.attributes(pattern.rule)))
+        .fold(AttributeSet::NONE, AttributeSet::union);
+    let config: &Config = &context.config;
+    let mut draft = Draft::create(state, generation, columns)?;
+    // Bounded: a disk slower than the scan makes the scan wait, not the memory grow.
+    let (sender, receiver) = sync_channel::<Vec<Finding>>(256);
+    let recorder = Recorder { sender, rules, missed: Mutex::default() };
+    let (scanned, draft) = std::thread::scope(|threads| {
+        let writer = threads.spawn(move || {
+            while let Ok(findings) = receiver.recv() {
+                draft.absorb(findings)?;
+            }
+            Ok::<_, baseline::Error>(draft)
+        });
+        let scanned = scan::run(context, config, (rules, &selection), None, scope, &recorder);
+        let missed = std::mem::take(
+            &mut *recorder.missed.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        drop(recorder);
+        let draft = writer.join().expect("the writer of a draft does not panic");
+        (scanned.map(|scanned| (scanned, missed)), draft)
+    });
+    let draft = draft?;
+    let ((outcome, spent), mut missed) = scanned?;
+    missed.sort();
+    let about = About {
+        rules: rules
+            .rules
+            .iter()
+            .zip(&rules.active)
+            .map(|(rule, active)| (rule.to_stored(), *active))
+            .collect(),
+        absent: outcome.absent.iter().map(|(path, rule)| (path.clone(), rule.0)).collect(),
+    };
+    let finished = draft.finish(&about)?;
+    Ok(Recorded { finished, outcome, missed, bytes: spent.bytes })
+}

@@ -1,0 +1,261 @@
+//! What the commands do: a file a verb, called by the command line and nobody else.
+//!
+//! A verb takes the [`Context`] and its options and returns what happened as values; it prints
+//! nothing and knows no exit code. Its errors are typed all the way up, because exit codes hang on
+//! them.
+
+pub mod baseline;
+pub mod check;
+pub mod force;
+pub mod init;
+pub mod key;
+pub mod people;
+pub mod policy;
+pub mod report;
+pub mod scan;
+pub mod secrets;
+pub mod source;
+pub mod store;
+
+use crate::config::Config;
+use crate::drift::examine;
+use crate::model::clock::Clock;
+use crate::model::diagnostic::Diagnostic;
+use crate::model::name;
+use crate::scan::Tools;
+use crate::sign::key::KeyError;
+use crate::sign::trust::{Pins, TrustError};
+use crate::state::StateDir;
+use crate::state::error::StateError;
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why a command could not do what it was asked; one variant for each reaction of a caller.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Wrong usage.
+    #[error("{0}")]
+    Usage(String),
+    /// Policy or configuration is wrong.
+    #[error("{}", list(.0))]
+    Wrong(Vec<Diagnostic>),
+    /// Policy or configuration cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The state directory already holds a baseline.
+    #[error(
+        "{0}: already holds a baseline; run fim check, or fim init --force for a new generation"
+    )]
+    AlreadyInitialised(String),
+    /// The baseline is not there or not believed.
+    #[error(transparent)]
+    Baseline(#[from] crate::baseline::Error),
+    /// Something that decides does not verify.
+    #[error("{0}")]
+    Integrity(String),
+    /// The keys are not believed.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A key could not be opened.
+    #[error("{object}: {cause}")]
+    Key {
+        /// The key's file.
+        object: String,
+        /// Why.
+        cause: KeyError,
+    },
+    /// A passphrase could not be had.
+    #[error("{0}")]
+    Passphrase(String),
+    /// The examination could not go on.
+    #[error(transparent)]
+    Examine(examine::Error),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+fn list(diagnostics: &[Diagnostic]) -> String {
+    let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+impl From<examine::Error> for Error {
+    fn from(error: examine::Error) -> Error {
+        match error {
+            examine::Error::Baseline(error) => Error::Baseline(error),
+            examine::Error::Root { .. } => Error::Usage(error.to_string()),
+            examine::Error::Threads(_) => Error::Examine(error),
+        }
+    }
+}
+
+/// Told when a scan begins, with how many objects are expected; what it returns is dropped when
+/// the scan is over. A progress bar lives there.
+pub type OnScan = Box<dyn Fn(&Arc<Tools>, Option<u64>) -> Box<dyn Any>>;
+
+/// What every command starts from.
+pub struct Context {
+    /// The configuration's source, as far as it is read directly.
+    pub config: Config,
+    /// Where it came from; `None` if there is none.
+    pub config_file: Option<source::ConfigFile>,
+    /// `--policy`.
+    pub policy_flag: Option<PathBuf>,
+    /// `--config`.
+    pub config_flag: Option<PathBuf>,
+    /// The state directory.
+    pub state_path: PathBuf,
+    /// Where the keys are, if not in the state directory.
+    pub keys_path: Option<PathBuf>,
+    /// Where the checked system is mounted.
+    pub root: PathBuf,
+    /// Pinned keys.
+    pub pins: Pins,
+    /// The lowest generation that is believed.
+    pub min_generation: u64,
+    /// Where "now" comes from.
+    pub clock: Clock,
+    /// What the command line says for this one run, for the report.
+    pub flags: Vec<String>,
+    /// Told when a scan begins.
+    pub on_scan: OnScan,
+}
+
+/// What the command line says about all commands.
+#[derive(Clone, Debug, Default)]
+pub struct Global {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--policy`.
+    pub policy: Option<PathBuf>,
+    /// `--state`.
+    pub state: Option<PathBuf>,
+    /// `--root`.
+    pub root: Option<PathBuf>,
+    /// `--trusted-key`, each `site=…` or `local=…`.
+    pub trusted_keys: Vec<String>,
+    /// `--min-generation`.
+    pub min_generation: u64,
+}
+
+impl Context {
+    /// Reads the configuration's source and settles where everything is.
+    ///
+    /// # Errors
+    /// `Wrong` or `Unreadable` for the configuration, `Usage` for flags.
+    pub fn open(global: Global, on_scan: OnScan) -> Result<Context, Error> {
+        let config_file = source::config_file(global.config.as_deref())?;
+        let config = match &config_file {
+            Some(file) => file.parse()?,
+            None => Config::default(),
+        };
+        let state_path = match global.state.as_ref().or(config.state.as_ref()) {
+            Some(path) => path.clone(),
+            None => default_state()?,
+        };
+        let root = match &global.root {
+            Some(root) => absolute(root)?,
+            None => PathBuf::from("/"),
+        };
+        let pins = pins(&config, &global.trusted_keys)?;
+        let mut flags = Vec::new();
+        for key in &global.trusted_keys {
+            flags.push(format!("--trusted-key {}", name::escape(key.as_bytes())));
+        }
+        if global.min_generation > 0 {
+            flags.push(format!("--min-generation {}", global.min_generation));
+        }
+        Ok(Context {
+            // With a state directory named on the command line the keys are looked for there.
+            keys_path: if global.state.is_some() { None } else { config.keys.clone() },
+            config,
+            config_file,
+            policy_flag: global.policy,
+            config_flag: global.config,
+            state_path: absolute(&state_path)?,
+            root,
+            pins,
+            min_generation: global.min_generation,
+            clock: Clock::System,
+            flags,
+            on_scan,
+        })
+    }
+
+    /// The state directory, which must exist and belong to who may be believed.
+    pub fn state(&self) -> Result<StateDir, Error> {
+        let state = StateDir::open(&self.state_path)?;
+        state.check_ownership()?;
+        Ok(state)
+    }
+
+    /// Whether the checked system is the running one.
+    pub fn is_running_system(&self) -> bool {
+        self.root.as_os_str() == "/"
+    }
+}
+
+/// A path made absolute against the working directory, in normal form as far as text goes.
+pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|error| {
+        Error::Usage(format!("{}: {error}; give an absolute path", name::show(path)))
+    })
+}
+
+/// `/var/lib/fim` for root, `$XDG_STATE_HOME/fim` for others.
+fn default_state() -> Result<PathBuf, Error> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/fim"));
+    }
+    let set = |key: &str| std::env::var_os(key).map(PathBuf::from).filter(|p| p.is_absolute());
+    match (set("XDG_STATE_HOME"), set("HOME")) {
+        (Some(dir), _) => Ok(dir.join("fim")),
+        (None, Some(home)) => Ok(home.join(".local/state/fim")),
+        (None, None) => Err(Error::Usage(
+            "state directory: neither XDG_STATE_HOME nor HOME is set; name one with --state"
+                .to_owned(),
+        )),
+    }
+}
+
+/// Pins of the configuration, overridden by those of the command line.
+fn pins(config: &Config, given: &[String]) -> Result<Pins, Error> {
+    let mut site = config.trust.site.clone();
+    let mut local = config.trust.local.clone();
+    for pin in given {
+        match pin.split_once('=') {
+            Some(("site", key)) => site = Some(fingerprint(key)?),
+            Some(("local", key)) => local = Some(fingerprint(key)?),
+            _ => {
+                return Err(Error::Usage(format!(
+                    "--trusted-key {}: expected site=… or local=… and a fingerprint or public key file",
+                    name::escape(pin.as_bytes())
+                )));
+            }
+        }
+    }
+    let parse = |pin: Option<String>| {
+        pin.map(|pin| pin.parse()).transpose().map_err(|error: crate::sign::trust::PinError| {
+            Error::Usage(format!("--trusted-key: {error}"))
+        })
+    };
+    Ok(Pins { site: parse(site)?, local: parse(local)? })
+}
+
+/// A fingerprint as given, or that of the public key in a file.
+fn fingerprint(given: &str) -> Result<String, Error> {
+    if given.starts_with("SHA256:") {
+        return Ok(given.to_owned());
+    }
+    let path = Path::new(given);
+    let text = crate::policy::files::read_text(path)
+        .map_err(|cause| Error::Usage(format!("--trusted-key {}: {cause}", name::show(path))))?;
+    let key = crate::sign::key::PublicKey::from_openssh(&text)
+        .map_err(|cause| Error::Usage(format!("--trusted-key {}: {cause}", name::show(path))))?;
+    Ok(key.fingerprint())
+}

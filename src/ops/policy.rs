@@ -1,0 +1,190 @@
+//! `fim policy`: is it right, what does it say, which rule covers a path; and signing it.
+
+use super::force::{Force, KeyDir};
+use super::init::named;
+use super::scan::{self, Rules};
+use super::secrets::{Role, Secrets};
+use super::source::{self, PolicyFile};
+use super::store::Bundle;
+use super::{Context, Error};
+use crate::drift::examine::Visit;
+use crate::model::change::{Finding, Problem, What};
+use crate::model::clock::rfc3339;
+use crate::model::name;
+use crate::model::scope::{Look, Scope};
+use crate::policy::Rule;
+use crate::policy::selection::Verdict;
+use crate::sign::sshsig::{self, Namespace};
+use crate::sign::trust;
+use crate::state::StateDir;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// What a policy covers on this host.
+#[derive(Clone, Debug)]
+pub struct Coverage {
+    /// Where the policy came from; `None` for the built-in one.
+    pub path: Option<PathBuf>,
+    /// Its rules, and whether each is active here.
+    pub rules: Rules,
+    /// Objects covered by each rule.
+    pub objects: Vec<u64>,
+    /// Gaps, with the name of their rule.
+    pub problems: Vec<(Problem, String)>,
+    /// Literal start points that are not there.
+    pub absent: Vec<Vec<u8>>,
+    /// What could not be looked at, with the cause.
+    pub missed: Vec<(Vec<u8>, String)>,
+}
+
+/// Keeps only what could not be looked at.
+#[derive(Default)]
+struct Missed(Mutex<Vec<(Vec<u8>, String)>>);
+
+impl Visit for Missed {
+    fn findings(&self, findings: Vec<Finding>) {
+        for finding in findings {
+            if let What::Unexamined(unexamined) = &finding.what {
+                let missed = (finding.path(), unexamined.cause.clone());
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push(missed);
+            }
+        }
+    }
+}
+
+/// Reads the policy's source and walks what it covers, without reading any content.
+pub fn check(context: &Context) -> Result<Coverage, Error> {
+    let PolicyFile { path, policy } = source::policy(context)?;
+    let host = super::init::host_name(context);
+    let active = scan::active(&policy.rules, &context.root, &host)?;
+    let rules = Rules { rules: policy.rules, active };
+    let selection = rules.selection()?;
+    let scope = Scope { look: Look::Names, ..Scope::everything(context.root.clone()) };
+    let missed = Missed::default();
+    let (outcome, _) =
+        scan::run(context, &context.config, (&rules, &selection), None, &scope, &missed)?;
+    let mut missed = missed.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    missed.sort();
+    Ok(Coverage {
+        path,
+        problems: named(outcome.problems, &rules),
+        objects: outcome.objects,
+        absent: outcome.absent.into_iter().map(|(path, _)| path).collect(),
+        rules,
+        missed,
+    })
+}
+
+/// The rules that are asked about, and where they come from.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// "in force" or the source.
+    pub from: String,
+    /// The rules.
+    pub rules: Rules,
+}
+
+/// The rules in force; with `--policy`, or before there is a baseline, those of the source.
+pub fn show(context: &Context) -> Result<Shown, Error> {
+    if context.policy_flag.is_none() {
+        match context.state().and_then(|state| Force::load(context, &state)) {
+            Ok(force) => {
+                let from = format!("in force since generation {}", force.baseline.generation());
+                return Ok(Shown { from, rules: force.rules });
+            }
+            Err(
+                Error::State(crate::state::error::StateError::NoDirectory(_))
+                | Error::Baseline(crate::baseline::Error::NoGeneration(_)),
+            ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let PolicyFile { path, policy } = source::policy(context)?;
+    let active = scan::active(&policy.rules, &context.root, &super::init::host_name(context))?;
+    let from = path.map_or_else(|| "built in".to_owned(), |path| name::show(&path));
+    Ok(Shown { from, rules: Rules { rules: policy.rules, active } })
+}
+
+/// Which rule decides about a path, and why.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The path, in normal form.
+    pub path: Vec<u8>,
+    /// Whether it is covered; else why not.
+    pub verdict: Verdict,
+    /// The rule that decides, and its pattern, if any matches.
+    pub decided: Option<(Rule, String, crate::model::diagnostic::Origin)>,
+    /// "in force" or the source.
+    pub from: String,
+}
+
+/// Explains.
+pub fn explain(context: &Context, path: &[u8]) -> Result<Explanation, Error> {
+    if !path.starts_with(b"/") {
+        return Err(Error::Usage(format!(
+            "{}: relative path; give an absolute one of the checked system",
+            name::escape(path)
+        )));
+    }
+    let Shown { from, rules } = show(context)?;
+    let selection = rules.selection()?;
+    let plain = name::join(b"", &name::components(path).collect::<Vec<_>>().join(&b'/'));
+    let (verdict, pattern) = selection.explain(&plain);
+    let decided = pattern.map(|pattern| {
+        let rule = rules.rules[pattern.rule.get()].clone();
+        let origin = rule.patterns[pattern.position].origin.clone();
+        (rule, pattern.text.clone(), origin)
+    });
+    Ok(Explanation { path: plain, verdict, decided, from })
+}
+
+/// What `policy sign` wrote.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// The manifest's file.
+    pub manifest: PathBuf,
+    /// The signature's file.
+    pub signature: PathBuf,
+    /// Names of the files it covers.
+    pub files: Vec<String>,
+    /// Fingerprint of the site key.
+    pub signed_by: String,
+}
+
+/// Signs the policy's source with the site key: a manifest and its signature beside it.
+pub fn sign(context: &Context, secrets: &Secrets) -> Result<Signed, Error> {
+    let policy = source::policy(context)?;
+    let Some(path) = policy.path.clone() else {
+        return Err(Error::Usage(
+            "the built-in policy needs no signature: fim init signs it; name another with --policy"
+                .to_owned(),
+        ));
+    };
+    let state = StateDir::open(&context.state_path)?;
+    let dir = KeyDir::open(context)?;
+    let Some(pem) = dir.text(&state, trust::SITE_KEY)? else {
+        return Err(Error::Passphrase(
+            "keys/site: is not here; sign on the host that has the site key".to_owned(),
+        ));
+    };
+    let (key, _) = secrets.open(Role::Site, trust::SITE_KEY, &pem)?;
+    let created = rfc3339(context.clock.now());
+    let bundle = Bundle::new(&policy, context.config_file.as_ref(), created, None, &key.public())?;
+    let text = bundle.text()?;
+    let signature = sshsig::sign(&key, Namespace::Policy, text.as_bytes());
+    let (Some(above), Some(file)) = (path.parent(), path.file_name().and_then(|f| f.to_str()))
+    else {
+        return Err(Error::Unreadable(format!("{}: is no file", name::show(&path))));
+    };
+    let beside = StateDir::open(above)?;
+    let manifest_name = format!("{file}.manifest");
+    let signature_name = format!("{file}.manifest.sig");
+    beside.write_durably(&manifest_name, 0o644, text.as_bytes())?;
+    beside.write_durably(&signature_name, 0o644, signature.as_bytes())?;
+    Ok(Signed {
+        manifest: above.join(manifest_name),
+        signature: above.join(signature_name),
+        files: bundle.files.keys().cloned().collect(),
+        signed_by: key.public().fingerprint(),
+    })
+}

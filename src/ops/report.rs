@@ -1,0 +1,103 @@
+//! `fim report`: what is stored, shown and verified again.
+
+use super::{Context, Error};
+use crate::report::Report;
+use crate::report::shelf::{self, ShelfDir, ShelfError};
+use crate::state::StateDir;
+use crate::state::error::StateError;
+use crate::state::names::REPORTS;
+use std::io;
+
+/// Largest stored report that is read.
+const REPORT_LIMIT: u64 = 4 * 1024 * 1024 * 1024;
+
+/// The reports in a state directory.
+#[derive(Debug)]
+pub struct Shelf<'a> {
+    state: &'a StateDir,
+}
+
+impl<'a> Shelf<'a> {
+    /// The shelf of a state directory.
+    pub fn new(state: &'a StateDir) -> Shelf<'a> {
+        Shelf { state }
+    }
+
+    fn object(name: &str) -> String {
+        format!("{REPORTS}/{name}")
+    }
+}
+
+fn plain(error: StateError) -> io::Error {
+    let kind = match &error {
+        StateError::Missing(_) => io::ErrorKind::NotFound,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error.to_string())
+}
+
+impl ShelfDir for Shelf<'_> {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let entries = match self.state.list(REPORTS) {
+            Ok(entries) => entries,
+            Err(StateError::Missing(_)) => Vec::new(),
+            Err(error) => return Err(plain(error)),
+        };
+        Ok(entries.into_iter().filter_map(|entry| String::from_utf8(entry).ok()).collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.state.read(&Shelf::object(name), REPORT_LIMIT).map_err(plain)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.state.make_dir(REPORTS).map_err(plain)?;
+        self.state.write_durably(&Shelf::object(name), 0o600, bytes).map_err(plain)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.state.remove(&Shelf::object(name)).map_err(plain)
+    }
+}
+
+fn shelf_error(error: ShelfError) -> Error {
+    match error {
+        ShelfError::Report { .. } | ShelfError::Misnamed { .. } => {
+            Error::Integrity(error.to_string())
+        }
+        ShelfError::Unknown { .. } | ShelfError::Ambiguous { .. } => {
+            Error::Usage(error.to_string())
+        }
+        ShelfError::Io { .. } => Error::Other(error.to_string()),
+    }
+}
+
+/// The ID of a stored report, and the report or why it is not believed.
+pub type Listed = (String, Result<Report, String>);
+
+/// All stored reports, oldest first; those that are not as they were sealed with the reason.
+pub fn list(context: &Context) -> Result<Vec<Listed>, Error> {
+    let state = context.state()?;
+    let shelf = Shelf::new(&state);
+    let ids = shelf::list(&shelf).map_err(shelf_error)?;
+    Ok(ids
+        .into_iter()
+        .map(|id| {
+            let report = shelf::load(&shelf, &id).map_err(|error| error.to_string());
+            (id, report)
+        })
+        .collect())
+}
+
+/// One stored report, verified; the latest if none is named.
+pub fn show(context: &Context, id: Option<&str>) -> Result<Report, Error> {
+    let state = context.state()?;
+    let shelf = Shelf::new(&state);
+    let id = match id {
+        Some(id) => shelf::find(&shelf, id).map_err(shelf_error)?,
+        None => shelf::latest(&shelf).map_err(shelf_error)?.ok_or_else(|| {
+            Error::Usage("reports: none is stored; run fim check first".to_owned())
+        })?,
+    };
+    shelf::load(&shelf, &id).map_err(shelf_error)
+}

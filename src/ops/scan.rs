@@ -1,0 +1,148 @@
+//! Running an examination for a verb: the tools, the selection, the scope.
+
+use super::{Context, Error};
+use crate::baseline::Baseline;
+use crate::config::Config;
+use crate::drift::examine::{self, Input, Outcome, Visit};
+use crate::model::name;
+use crate::model::scope::{Look, Scope};
+use crate::policy::selection::Selection;
+use crate::policy::{Rule, pattern};
+use crate::scan::{Settings, Tools};
+use crate::sys::open;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The rules a verb goes by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// All of them, in their order.
+    pub rules: Vec<Rule>,
+    /// Whether each is active.
+    pub active: Vec<bool>,
+}
+
+impl Rules {
+    /// The selection they make.
+    pub fn selection(&self) -> Result<Selection, Error> {
+        Selection::compile(&self.rules, &self.active)
+            .map_err(|error| Error::Other(error.to_string()))
+    }
+
+    /// Names of the rules that are not active.
+    pub fn inactive(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().zip(&self.active).filter(|(_, active)| !**active).map(|(rule, _)| rule)
+    }
+}
+
+/// What an examination cost and could not avoid.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// Bytes of content read.
+    pub bytes: u64,
+    /// Objects whose access time was not left alone.
+    pub touched: u64,
+}
+
+/// Examines, with the progress told to whoever wants to know.
+pub fn run(
+    context: &Context,
+    config: &Config,
+    (rules, selection): (&Rules, &Selection),
+    baseline: Option<&Baseline>,
+    scope: &Scope,
+    visit: &dyn Visit,
+) -> Result<(Outcome, Spent), Error> {
+    let settings = Settings {
+        threads: config.scan.threads as usize,
+        max_rate: config.scan.max_rate_bytes,
+        max_object_time: config.scan.max_object_time,
+    };
+    let tools = Arc::new(Tools::new(settings));
+    let expected = baseline.filter(|_| scope.paths.is_empty());
+    let expected = expected.map(|baseline| baseline.sealed().manifest.entries);
+    let told = (context.on_scan)(&tools, expected);
+    let input = Input { rules: &rules.rules, selection, baseline, scope };
+    let outcome = examine::examine(input, &tools, visit)?;
+    drop(told);
+    let spent = Spent {
+        bytes: tools.progress.bytes.load(Ordering::Relaxed),
+        touched: tools.progress.touched.load(Ordering::Relaxed),
+    };
+    Ok((outcome, spent))
+}
+
+/// Which rules are active on this host now.
+pub fn active(rules: &[Rule], root: &Path, host: &str) -> Result<Vec<bool>, Error> {
+    let root = open::root(root).map_err(|error| {
+        Error::Usage(format!(
+            "{}: {error}; give an existing directory with --root",
+            name::show(root)
+        ))
+    })?;
+    let holds = |rule: &Rule| {
+        let exists = rule
+            .when
+            .exists
+            .as_ref()
+            .is_none_or(|path| open::inside(root.as_fd(), Path::new(path)).is_ok());
+        let named = rule
+            .when
+            .host
+            .as_ref()
+            .is_none_or(|glob| pattern::matcher(glob).is_ok_and(|glob| glob.is_match(host)));
+        exists && named
+    };
+    Ok(rules.iter().map(holds).collect())
+}
+
+/// The scope for paths given on the command line, which are paths of the checked system; and what
+/// is to be said about those that led through links.
+pub fn scope(
+    context: &Context,
+    paths: &[Vec<u8>],
+    look: Look,
+) -> Result<(Scope, Vec<String>), Error> {
+    let mut scope = Scope { look, ..Scope::everything(context.root.clone()) };
+    let mut notes = Vec::new();
+    for path in paths {
+        let absolute = match path.first() {
+            Some(b'/') => path.clone(),
+            _ if context.is_running_system() => {
+                name::bytes(&super::absolute(name::path(path))?).to_vec()
+            }
+            _ => name::join(b"/", path),
+        };
+        let resolved = resolve(context, &absolute);
+        let plain = name::join(b"", &name::components(&absolute).collect::<Vec<_>>().join(&b'/'));
+        if resolved != plain {
+            notes.push(format!(
+                "{} leads to {}, which was checked",
+                name::escape(&plain),
+                name::escape(&resolved)
+            ));
+        }
+        scope.paths.push(resolved);
+    }
+    scope.paths.sort_unstable();
+    scope.paths.dedup();
+    Ok((scope, notes))
+}
+
+/// Where a path leads through links in its directories; its last component is taken as it is, so
+/// that a link itself can be asked for, and so that it need not exist.
+fn resolve(context: &Context, path: &[u8]) -> Vec<u8> {
+    let components: Vec<&[u8]> = name::components(path).collect();
+    let Some((last, above)) = components.split_last() else { return b"/".to_vec() };
+    let Ok(root) = open::root(&context.root) else { return path.to_vec() };
+    if *last == b".." {
+        return open::real_path(root.as_fd(), name::path(path)).unwrap_or_else(|| path.to_vec());
+    }
+    let parent = name::join(b"", &above.join(&b'/'));
+    match open::real_path(root.as_fd(), name::path(&parent)) {
+        Some(real) => name::join(&real, last),
+        None => name::join(b"", &components.join(&b'/')),
+    }
+}

@@ -1,0 +1,166 @@
+//! Passphrases: where they come from, and the keys they open.
+//!
+//! In this order: what the flags say, the service manager's credentials, the environment, and the
+//! terminal. Never the arguments, and never handed to another process.
+
+use super::Error;
+use crate::model::name;
+use crate::sign::key::{KeyError, Passphrase, SecretKey};
+use std::path::{Path, PathBuf};
+
+/// Which of the two keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Signs policies, and vouches for local keys.
+    Site,
+    /// Signs baselines.
+    Local,
+}
+
+impl Role {
+    /// The word for it in flags and variables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Site => "site",
+            Role::Local => "local",
+        }
+    }
+
+    /// The environment variable with its passphrase.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Role::Site => "FIM_SITE_PASSPHRASE",
+            Role::Local => "FIM_LOCAL_PASSPHRASE",
+        }
+    }
+}
+
+/// Asks on the terminal; `None` if there is none.
+pub type Prompt = Box<dyn Fn(&str) -> Option<Result<String, String>>>;
+
+/// What the command line says about passphrases.
+pub struct Secrets {
+    /// `--no-passphrase`: new keys are stored in the clear.
+    pub in_the_clear: bool,
+    /// `--site-passphrase-file`.
+    pub site_file: Option<PathBuf>,
+    /// `--local-passphrase-file`.
+    pub local_file: Option<PathBuf>,
+    /// Asks on the terminal.
+    pub prompt: Prompt,
+}
+
+/// Largest file with a passphrase.
+const FILE_LIMIT: usize = 4096;
+
+impl Secrets {
+    /// The passphrase from a file, credential or variable.
+    fn stored(&self, role: Role) -> Result<Option<Passphrase>, Error> {
+        let file = match role {
+            Role::Site => &self.site_file,
+            Role::Local => &self.local_file,
+        };
+        if let Some(path) = file {
+            return read(path).map(Some);
+        }
+        if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) {
+            for credential in ["fim-", ""] {
+                let path = dir.join(format!("{credential}{}-passphrase", role.word()));
+                if super::source::is_there(&path) {
+                    return read(&path).map(Some);
+                }
+            }
+        }
+        match std::env::var(role.variable()) {
+            Ok(text) if !text.is_empty() => Ok(Some(Passphrase::new(text))),
+            Ok(_) | Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(Error::Passphrase(format!("{}: is not UTF-8; set another", role.variable())))
+            }
+        }
+    }
+
+    /// The passphrase under which a new key is stored; `None` for in the clear.
+    ///
+    /// # Errors
+    /// `Usage` without a terminal and without a word on how the key is to be kept.
+    pub fn for_new(&self, role: Role) -> Result<Option<Passphrase>, Error> {
+        if self.in_the_clear {
+            return Ok(None);
+        }
+        if let Some(passphrase) = self.stored(role)? {
+            return Ok(Some(passphrase));
+        }
+        let ask = |text: String| (self.prompt)(&text).transpose().map_err(Error::Passphrase);
+        let word = role.word();
+        let Some(first) = ask(format!("Passphrase for the new {word} key: "))? else {
+            return Err(Error::Usage(format!(
+                "passphrase of the {word} key: no terminal to ask on; give --{word}-passphrase-file, \
+                 {} or a credential {word}-passphrase, or say --no-passphrase to store the key in the clear",
+                role.variable()
+            )));
+        };
+        if first.is_empty() {
+            return Err(Error::Passphrase(format!(
+                "passphrase of the {word} key: is empty; give one, or say --no-passphrase"
+            )));
+        }
+        let second = ask(format!("The same passphrase for the {word} key again: "))?;
+        if second.as_deref() != Some(first.as_str()) {
+            return Err(Error::Passphrase(format!(
+                "passphrase of the {word} key: the two are not the same; try again"
+            )));
+        }
+        Ok(Some(Passphrase::new(first)))
+    }
+
+    /// Opens a key, with its passphrase if it has one. Returns the passphrase, too, under which a
+    /// successor of the key is to be stored.
+    ///
+    /// # Errors
+    /// `Key` if there is no passphrase, or a wrong one.
+    pub fn open(
+        &self,
+        role: Role,
+        object: &str,
+        pem: &str,
+    ) -> Result<(SecretKey, Option<Passphrase>), Error> {
+        let failed = |cause: KeyError| Error::Key { object: object.to_owned(), cause };
+        if !SecretKey::is_encrypted(pem).map_err(failed)? {
+            return Ok((SecretKey::open(pem, None).map_err(failed)?, None));
+        }
+        let passphrase = match self.stored(role)? {
+            Some(passphrase) => passphrase,
+            None => {
+                let text = format!("Passphrase of the {} key: ", role.word());
+                match (self.prompt)(&text) {
+                    Some(Ok(passphrase)) => Passphrase::new(passphrase),
+                    Some(Err(cause)) => return Err(Error::Passphrase(cause)),
+                    None => {
+                        return Err(Error::Passphrase(format!(
+                            "{object}: needs a passphrase, and there is no terminal to ask on; set {} or give a file",
+                            role.variable()
+                        )));
+                    }
+                }
+            }
+        };
+        let key = SecretKey::open(pem, Some(&passphrase)).map_err(failed)?;
+        Ok((key, Some(passphrase)))
+    }
+}
+
+/// A passphrase from a file: everything but one line end.
+fn read(path: &Path) -> Result<Passphrase, Error> {
+    let text = crate::policy::files::read_text(path)
+        .map_err(|cause| Error::Passphrase(format!("{}: {cause}", name::show(path))))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() || line.len() > FILE_LIMIT {
+        return Err(Error::Passphrase(format!(
+            "{}: holds no passphrase of 1 to {FILE_LIMIT} bytes; write one into it",
+            name::show(path)
+        )));
+    }
+    Ok(Passphrase::new(line.to_owned()))
+}
