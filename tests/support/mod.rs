@@ -1,0 +1,4 @@
+//! What the scenarios share.
+
+pub mod host;
+pub mod tool;

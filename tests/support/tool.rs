@@ -1,0 +1,42 @@
+//! Foreign programs that tests ask for their verdict. One that is missing is said aloud; under CI
+//! it is a failure, because CI installs them.
+
+use std::process::{Command, Output};
+
+/// Whether a program is there; if not, the test says so and ends.
+pub fn has(program: &str) -> bool {
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|dir| dir.join(program).symlink_metadata().is_ok())
+            || ["/usr/sbin", "/sbin"]
+                .iter()
+                .any(|dir| std::path::Path::new(dir).join(program).symlink_metadata().is_ok())
+    });
+    missing(found, &format!("{program} is not installed"))
+}
+
+/// Whether the test runs as root; if not, the test says so and ends.
+pub fn is_root() -> bool {
+    missing(rustix::process::geteuid().is_root(), "this needs root")
+}
+
+/// Says why a test is skipped; under CI nothing may be skipped.
+pub fn missing(found: bool, why: &str) -> bool {
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "CI must not skip: {why}");
+        eprintln!("skipped: {why}");
+    }
+    found
+}
+
+/// Runs a program that has to succeed.
+pub fn run(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
