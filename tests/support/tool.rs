@@ -1,6 +1,7 @@
 //! Foreign programs that tests ask for their verdict. One that is missing is said aloud; under CI
 //! it is a failure, because CI installs them.
 
+use std::io::Write as _;
 use std::process::{Command, Output};
 
 /// Whether a program is there; if not, the test says so and ends.
@@ -23,7 +24,7 @@ pub fn is_root() -> bool {
 pub fn missing(found: bool, why: &str) -> bool {
     if !found {
         assert!(std::env::var_os("CI").is_none(), "CI must not skip: {why}");
-        eprintln!("skipped: {why}");
+        let _ = writeln!(std::io::stderr(), "skipped: {why}");
     }
     found
 }
