@@ -126,6 +126,7 @@ impl<'a> Draft<'a> {
                 What::Change(Change::Added { observed }) => Some(observed),
                 What::Unexamined(_) => None,
                 What::Change(Change::Removed { .. } | Change::Changed { .. })
+                | What::Equal { .. }
                 | What::Rotated { .. } => continue,
             };
             self.put(&finding.dir, &finding.place, recorded)?;

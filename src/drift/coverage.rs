@@ -8,6 +8,7 @@ use crate::model::attribute::{AttributeSet, Cost};
 use crate::model::change::{Finding, Place, Problem, RuleIndex};
 use crate::model::facts::ObjectType;
 use crate::model::name::{self, DirName};
+use crate::model::scope::Extent;
 use crate::model::severity::Severity;
 use crate::policy::selection::{Ground, PatternIndex, Step, Verdict};
 use crate::scan::directory::{self, OpenDir};
@@ -261,7 +262,7 @@ impl<'a> Coverage<'a> {
 
     /// Globs that matched nothing, where everything was looked at.
     pub(super) fn unmatched(&self) {
-        if !self.input.scope.paths.is_empty() {
+        if self.input.scope.extent != Extent::Everything {
             return;
         }
         for (pattern, matched) in self.input.selection.patterns().iter().zip(&self.matched) {

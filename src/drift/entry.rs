@@ -77,14 +77,14 @@ impl Examination<'_> {
         if rule.is_none() && !leads_on && matches!(hint, Hint::File | Hint::Other) {
             return self.gone(visiting, name, row, task);
         }
-        let attributes = rule.map_or(AttributeSet::NONE, |rule| {
-            self.meaningful(self.input.selection.attributes(rule), &visiting.place)
-        });
         let recorded = match &row {
             Row::None => None,
             Row::Entry(recorded) => Some(recorded.clone()),
             Row::Dir(dir) => dir.recorded.clone(),
         };
+        let attributes = rule.map_or(AttributeSet::NONE, |rule| {
+            self.compared(rule, recorded.as_ref(), &visiting.place)
+        });
         let answer = match hint {
             // The directory is examined by its own job, when it is open.
             Hint::Dir => match crate::sys::stat::at(visiting.dir.fd(), name) {
@@ -275,10 +275,8 @@ impl Examination<'_> {
             visiting.disturbed.store(true, Ordering::Release);
         }
         let wants = self.input.selection.wants(&job.ground);
-        let attributes = job.rule.map_or(AttributeSet::NONE, |rule| {
-            self.meaningful(self.input.selection.attributes(rule), &job.place)
-                .intersection(job.attributes_kept)
-        });
+        let attributes =
+            job.rule.map_or(AttributeSet::NONE, |rule| self.kept_attributes(rule, &job));
         if wants != Wants::Nothing || probe::reads(attributes, ObjectType::Dir) {
             task.jobs.push(job);
             return Ok(());
@@ -357,6 +355,12 @@ impl Examination<'_> {
                 difference.follows = disturbed && difference.attribute.row().follows;
             }
             let newly_examined = recorded.is_none() && trouble.is_none();
+            if let (true, true, None, Some(recorded)) =
+                (self.input.scope.tell_equal, differences.is_empty(), &trouble, recorded)
+            {
+                let what = What::Equal { recorded: recorded.clone(), observed: observed.clone() };
+                findings.push(Finding { dir: Arc::clone(dir), place: place.clone(), rule, what });
+            }
             if !unexaminable_still && (newly_examined || !differences.is_empty()) {
                 let change = Change::Changed { recorded: recorded.clone(), observed, differences };
                 findings.push(Finding {
@@ -390,6 +394,6 @@ fn disturbs(what: &What) -> bool {
             // Where inodes are not recorded, a changed file may have been replaced by rename.
             old.is_none() || old != observed.get(Attribute::Inode)
         }
-        What::Unexamined(_) | What::Rotated { .. } => false,
+        What::Equal { .. } | What::Unexamined(_) | What::Rotated { .. } => false,
     }
 }

@@ -111,7 +111,7 @@ pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Resul
     };
     let step = input.selection.root();
     let covered = examination.covered(step.verdict, ObjectType::Dir);
-    let focus = Focus::root(&input.scope.paths);
+    let focus = Focus::root(&input.scope.extent);
     examination.coverage.matched(&step.starts);
     let job = Job {
         name: DirName::root(),
@@ -326,18 +326,29 @@ impl<'a> Examination<'a> {
     }
 
     /// The attributes of a rule that mean something for this directory.
-    fn kept_attributes(&self, rule: RuleIndex, job: &Job) -> AttributeSet {
-        self.meaningful(self.input.selection.attributes(rule), &job.place)
-            .intersection(job.attributes_kept)
+    pub(super) fn kept_attributes(&self, rule: RuleIndex, job: &Job) -> AttributeSet {
+        self.compared(rule, job.recorded.as_ref(), &job.place).intersection(job.attributes_kept)
     }
 
-    /// Those of `attributes` that mean something on this file system and in this scope.
-    pub(super) fn meaningful(
+    /// What is compared of an object: those attributes of its rule that mean something on this
+    /// file system and in this scope. Where objects that are equal are told, they have to equal in
+    /// everything that is recorded about them.
+    pub(super) fn compared(
         &self,
-        attributes: AttributeSet,
+        rule: RuleIndex,
+        recorded: Option<&Recorded>,
         place: &Surroundings,
     ) -> AttributeSet {
-        let mut kept = attributes;
+        let mut kept = self.input.selection.attributes(rule);
+        if self.input.scope.tell_equal
+            && let Some(record) = recorded.and_then(Option::as_ref)
+        {
+            let mut known = record.known();
+            if known.contains(Attribute::GrowingSize) {
+                known = known.without(Attribute::Inode);
+            }
+            kept = kept.union(known);
+        }
         if !self.input.scope.is_running_system() {
             kept = kept.without(Attribute::Mount);
         }
@@ -383,24 +394,20 @@ impl<'a> Examination<'a> {
         match (self.input.baseline, visiting.row) {
             (Some(baseline), Some(row)) => {
                 let reader = baseline.reader()?;
-                match visiting.focus.names() {
-                    None => {
-                        let from = if first == 0 { &b""[..] } else { listing.name(first) };
-                        let to = (last < listing.len()).then(|| listing.name(last));
-                        let span = Span { from, to };
-                        self.join(visiting, &reader, (row, span), first..last, &mut task)?;
-                    }
+                if visiting.focus.is_narrow() {
                     // Only the names that were asked for are looked up.
-                    Some(names) => {
-                        for name in names {
-                            let mut after = name.to_vec();
-                            after.push(0);
-                            let span = Span { from: &name, to: Some(&after) };
-                            let place = (first..last).find(|index| listing.name(*index) == &*name);
-                            let range = place.map_or(0..0, |index| index..index + 1);
-                            self.join(visiting, &reader, (row, span), range, &mut task)?;
-                        }
+                    for index in first..last {
+                        let name = listing.name(index);
+                        let mut after = name.to_vec();
+                        after.push(0);
+                        let span = Span { from: name, to: Some(&after) };
+                        self.join(visiting, &reader, (row, span), index..index + 1, &mut task)?;
                     }
+                } else {
+                    let from = if first == 0 { &b""[..] } else { listing.name(first) };
+                    let to = (last < listing.len()).then(|| listing.name(last));
+                    let span = Span { from, to };
+                    self.join(visiting, &reader, (row, span), first..last, &mut task)?;
                 }
             }
             _ => {

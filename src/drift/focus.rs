@@ -1,57 +1,94 @@
-//! Which part of the tree a command asked for: everything, or the way to some subtrees.
+//! Which part of the tree a command asked for: everything, or the way to some subtrees or objects.
+
+use crate::model::name;
+use crate::model::scope::Extent;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What of a directory is looked at because of the scope.
 #[derive(Clone, Debug)]
 pub(super) enum Focus {
     /// Everything here and below.
     Inside,
-    /// Only these names lead on; each path of the scope, as far as it is still ahead.
-    Toward(Vec<Vec<Box<[u8]>>>),
+    /// Only these names lead on.
+    Toward(Arc<Node>),
+}
+
+/// The paths of a scope as a tree of names.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    below: BTreeMap<Box<[u8]>, Arc<Node>>,
+    /// Whether a path of the scope ends here.
+    is_asked: bool,
+    /// Whether it stands for everything below, too.
+    is_subtree: bool,
+}
+
+impl Node {
+    fn insert(&mut self, mut path: std::slice::Iter<'_, &[u8]>, is_subtree: bool) {
+        match path.next() {
+            None => {
+                self.is_asked = true;
+                self.is_subtree |= is_subtree;
+            }
+            Some(name) => {
+                let below = self.below.entry((*name).into()).or_default();
+                // While the tree is built nobody shares a part of it.
+                if let Some(below) = Arc::get_mut(below) {
+                    below.insert(path, is_subtree);
+                }
+            }
+        }
+    }
 }
 
 impl Focus {
     /// The focus in `/`.
-    pub(super) fn root(paths: &[Vec<u8>]) -> Focus {
-        if paths.is_empty() {
-            return Focus::Inside;
+    pub(super) fn root(extent: &Extent) -> Focus {
+        let (paths, is_subtree) = match extent {
+            Extent::Everything => return Focus::Inside,
+            Extent::Subtrees(paths) => (paths, true),
+            Extent::Objects(paths) => (paths, false),
+        };
+        let mut root = Node::default();
+        for path in paths {
+            let components: Vec<&[u8]> = name::components(path).collect();
+            root.insert(components.iter(), is_subtree);
         }
-        let ahead = paths
-            .iter()
-            .map(|path| crate::model::name::components(path).map(Box::from).collect())
-            .collect();
-        Focus::settle(ahead)
+        Focus::at(Arc::new(root))
     }
 
-    fn settle(ahead: Vec<Vec<Box<[u8]>>>) -> Focus {
-        match ahead.iter().any(Vec::is_empty) {
-            true => Focus::Inside,
-            false => Focus::Toward(ahead),
-        }
+    fn at(node: Arc<Node>) -> Focus {
+        if node.is_subtree { Focus::Inside } else { Focus::Toward(node) }
     }
 
     /// The focus in the entry `name`; `None` if it is outside.
     pub(super) fn step(&self, name: &[u8]) -> Option<Focus> {
-        let Focus::Toward(paths) = self else { return Some(Focus::Inside) };
-        let ahead: Vec<Vec<Box<[u8]>>> = paths
-            .iter()
-            .filter(|path| path.first().is_some_and(|first| **first == *name))
-            .map(|path| path[1..].to_vec())
-            .collect();
-        if ahead.is_empty() { None } else { Some(Focus::settle(ahead)) }
+        match self {
+            Focus::Inside => Some(Focus::Inside),
+            Focus::Toward(node) => node.below.get(name).map(|node| Focus::at(Arc::clone(node))),
+        }
     }
 
     /// Whether the object itself is asked for.
     pub(super) fn is_inside(&self) -> bool {
-        matches!(self, Focus::Inside)
+        match self {
+            Focus::Inside => true,
+            Focus::Toward(node) => node.is_asked,
+        }
     }
 
     /// The only names that lead on, in byte order; `None` for all.
     pub(super) fn names(&self) -> Option<Vec<Box<[u8]>>> {
-        let Focus::Toward(paths) = self else { return None };
-        let mut names: Vec<_> = paths.iter().filter_map(|path| path.first().cloned()).collect();
-        names.sort_unstable();
-        names.dedup();
-        Some(names)
+        match self {
+            Focus::Inside => None,
+            Focus::Toward(node) => Some(node.below.keys().cloned().collect()),
+        }
+    }
+
+    /// Whether only some of the names in a directory lead on, or none.
+    pub(super) fn is_narrow(&self) -> bool {
+        matches!(self, Focus::Toward(_))
     }
 }
 
@@ -60,15 +97,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_focus_leads_to_its_paths_and_takes_all_below() {
-        let root = Focus::root(&[b"/etc/ssh".to_vec(), b"/etc/passwd".to_vec()]);
+    fn subtrees_take_all_below_and_objects_only_themselves() {
+        let paths = vec![b"/etc/ssh".to_vec(), b"/etc/passwd".to_vec()];
+        let root = Focus::root(&Extent::Subtrees(paths.clone()));
         assert!(!root.is_inside());
         assert!(root.step(b"usr").is_none());
         let etc = root.step(b"etc").unwrap();
         assert_eq!(etc.names().unwrap().len(), 2);
         let ssh = etc.step(b"ssh").unwrap();
         assert!(ssh.is_inside() && ssh.step(b"anything").unwrap().is_inside());
-        assert!(Focus::root(&[b"/".to_vec()]).is_inside());
-        assert!(Focus::root(&[]).is_inside());
+        let etc = Focus::root(&Extent::Objects(paths)).step(b"etc").unwrap();
+        let ssh = etc.step(b"ssh").unwrap();
+        assert!(ssh.is_inside() && ssh.step(b"anything").is_none());
+        assert!(Focus::root(&Extent::Subtrees(vec![b"/".to_vec()])).step(b"x").is_some());
+        assert!(Focus::root(&Extent::Everything).is_inside());
     }
 }

@@ -50,7 +50,9 @@ impl Examination<'_> {
             What::Change(Change::Added { observed }) => {
                 observed.number(Attribute::Inode).is_none_or(|inode| !rotated.contains(&inode))
             }
-            What::Change(_) | What::Unexamined(_) | What::Rotated { .. } => true,
+            What::Change(_) | What::Equal { .. } | What::Unexamined(_) | What::Rotated { .. } => {
+                true
+            }
         }));
     }
 
@@ -99,9 +101,10 @@ fn recorded_inode(finding: &Finding) -> Option<(Record, u64)> {
         What::Change(Change::Changed { recorded, .. } | Change::Removed { recorded }) => {
             recorded.clone()?
         }
-        What::Change(Change::Added { .. }) | What::Unexamined(_) | What::Rotated { .. } => {
-            return None;
-        }
+        What::Change(Change::Added { .. })
+        | What::Equal { .. }
+        | What::Unexamined(_)
+        | What::Rotated { .. } => return None,
     };
     let inode = record.number(Attribute::Inode)?;
     Some((record, inode))

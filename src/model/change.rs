@@ -56,6 +56,13 @@ impl Finding {
 pub enum What {
     /// It differs from its record.
     Change(Change),
+    /// It is as it is recorded; told only where the scope asks for it.
+    Equal {
+        /// What it was and is.
+        recorded: Record,
+        /// What it is, with attributes that were not recorded.
+        observed: Record,
+    },
     /// It could not be examined, or did not hold still.
     Unexamined(Unexamined),
     /// Its recorded inode stands beside it under another name: a log that was rotated. No drift.

@@ -12,7 +12,7 @@ use crate::model::name;
 use crate::model::scope::Look;
 use crate::model::severity::Severity;
 use crate::model::value::hex;
-use crate::policy::selection::Verdict;
+use crate::policy::selection::{Selection, Verdict};
 use crate::report::build::{Header, RuleInfo};
 use crate::report::{BaselineInfo, PolicyInfo, Report, shelf};
 use crate::state::StateDir;
@@ -87,9 +87,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
 
     let mut findings = gather.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     for finding in &mut findings {
-        if let What::Change(Change::Added { observed }) = &mut finding.what {
-            *observed = observed.restricted(selection.attributes(finding.rule));
-        }
+        as_reported(finding, &selection);
     }
     let differing = differing_sources(context, &force);
     let rules: Vec<RuleInfo> = force
@@ -108,7 +106,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
         root: name::bytes(&context.root).to_vec(),
         started,
         finished: context.clock.now(),
-        paths: scope.paths.clone(),
+        paths: scope.subtrees().to_vec(),
         fast: options.fast,
         bytes_hashed: spent.bytes,
         baseline: baseline_info(&force),
@@ -128,7 +126,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     for (path, text) in &differing {
         builder = builder.general_problem(Severity::Critical, path, text);
     }
-    for (path, severity, text) in gaps(context, &force, &selection, &scope.paths)? {
+    for (path, severity, text) in gaps(context, &force, &selection, scope.subtrees())? {
         builder = builder.general_problem(severity, &path, &text);
     }
     for note in notes.into_iter().chain(remarks(context, &spent)) {
@@ -142,6 +140,22 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     keep(&state, &force, &mut report, options.store);
     let shown = report.filtered(&options.rules, options.min_severity);
     Ok(Checked { shown, complete: report })
+}
+
+/// Leaves in an added or removed object only what its rule asks for: the type and the inode of a
+/// growing file are recorded besides, and are nobody's business in a report.
+pub fn as_reported(finding: &mut Finding, selection: &Selection) {
+    let kept = selection.attributes(finding.rule);
+    match &mut finding.what {
+        What::Change(Change::Added { observed }) => *observed = observed.restricted(kept),
+        What::Change(Change::Removed { recorded: Some(recorded) }) => {
+            *recorded = recorded.restricted(kept);
+        }
+        What::Change(Change::Removed { recorded: None } | Change::Changed { .. })
+        | What::Equal { .. }
+        | What::Unexamined(_)
+        | What::Rotated { .. } => {}
+    }
 }
 
 /// Marks what is new, seals the report and stores it; that it cannot be stored is said in it.
@@ -238,7 +252,7 @@ fn on_checked_system(
 fn gaps(
     context: &Context,
     force: &Force,
-    selection: &crate::policy::selection::Selection,
+    selection: &Selection,
     paths: &[Vec<u8>],
 ) -> Result<Vec<(Vec<u8>, Severity, String)>, Error> {
     let mut gaps = Vec::new();

@@ -5,7 +5,7 @@ use crate::baseline::Baseline;
 use crate::config::Config;
 use crate::drift::examine::{self, Input, Outcome, Visit};
 use crate::model::name;
-use crate::model::scope::{Look, Scope};
+use crate::model::scope::{Extent, Look, Scope};
 use crate::policy::selection::Selection;
 use crate::policy::{Rule, pattern};
 use crate::scan::{Settings, Tools};
@@ -61,7 +61,7 @@ pub fn run(
         max_object_time: config.scan.max_object_time,
     };
     let tools = Arc::new(Tools::new(settings));
-    let expected = baseline.filter(|_| scope.paths.is_empty());
+    let expected = baseline.filter(|_| scope.extent == Extent::Everything);
     let expected = expected.map(|baseline| baseline.sealed().manifest.entries);
     let told = (context.on_scan)(&tools, expected);
     let input = Input { rules: &rules.rules, selection, baseline, scope };
@@ -105,7 +105,7 @@ pub fn scope(
     paths: &[Vec<u8>],
     look: Look,
 ) -> Result<(Scope, Vec<String>), Error> {
-    let mut scope = Scope { look, ..Scope::everything(context.root.clone()) };
+    let mut resolved_paths = Vec::new();
     let mut notes = Vec::new();
     for path in paths {
         let absolute = match path.first() {
@@ -124,11 +124,15 @@ pub fn scope(
                 name::escape(&resolved)
             ));
         }
-        scope.paths.push(resolved);
+        resolved_paths.push(resolved);
     }
-    scope.paths.sort_unstable();
-    scope.paths.dedup();
-    Ok((scope, notes))
+    resolved_paths.sort_unstable();
+    resolved_paths.dedup();
+    let extent = match resolved_paths.is_empty() {
+        true => Extent::Everything,
+        false => Extent::Subtrees(resolved_paths),
+    };
+    Ok((Scope { extent, look, ..Scope::everything(context.root.clone()) }, notes))
 }
 
 /// Where a path leads through links in its directories; its last component is taken as it is, so

@@ -106,6 +106,7 @@ impl Builder<'_> {
                     let (text, path_bytes) = forms(&path);
                     self.errors.push((path, ErrorEntry { path: text, path_bytes, error, rule }));
                 }
+                What::Equal { .. } => {}
                 What::Rotated { now } => {
                     let note =
                         format!("rotated: what was recorded now stands as {}", name::escape(now));
