@@ -10,7 +10,8 @@ use super::schema::{self, ROOT, UNEXAMINED};
 use super::{Error, digest_file, integrity};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Change, Finding, Place, What};
-use crate::model::name::DirName;
+use crate::model::facts::ObjectType;
+use crate::model::name::{self, DirName};
 use crate::model::record::Record;
 use crate::sign::key::SecretKey;
 use crate::sign::manifest::BaselineManifest;
@@ -19,7 +20,7 @@ use crate::state::StateDir;
 use crate::state::error::StateError;
 use crate::state::names::{self, Part};
 use rusqlite::types::{Null, ToSqlOutput};
-use rusqlite::{Connection, OpenFlags, Statement};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Statement, params};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct Draft<'a> {
     generation: u64,
     connection: Connection,
     attributes: AttributeSet,
+    entry_sql: String,
+    directory_sql: String,
     next_directory: i64,
     /// Directories that have a number and no row yet.
     unwritten: HashMap<i64, (i64, Box<[u8]>)>,
@@ -92,30 +95,61 @@ impl<'a> Draft<'a> {
         let object = Part::Database.name(generation);
         // Created by us and not by SQLite: never through a link, and readable by nobody else.
         state.create_file(&object, 0o600)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let failed = |error| writing(&object, error);
-        let connection =
-            Connection::open_with_flags(state.path_of(&object), flags).map_err(failed)?;
-        connection
-            .execute_batch(
-                "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
-                 PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -8192; PRAGMA mmap_size = 0;
-                 PRAGMA temp_store = MEMORY;",
-            )
-            .map_err(failed)?;
+        let connection = connect(state, &object)?;
         connection.execute_batch(&schema::create()).map_err(failed)?;
         connection.execute_batch("BEGIN").map_err(failed)?;
         let mut unwritten = HashMap::new();
         unwritten.insert(ROOT, (0, Box::default()));
+        let attributes = attributes.without(Attribute::Type);
         Ok(Draft {
             state,
             object,
             generation,
             connection,
-            attributes: attributes.without(Attribute::Type),
+            attributes,
+            entry_sql: entry_sql(attributes),
+            directory_sql: directory_sql(attributes),
             next_directory: ROOT + 1,
             unwritten,
             entries: 0,
+        })
+    }
+
+    /// A draft of generation `generation` that begins as a copy of a verified one.
+    ///
+    /// # Errors
+    /// `State` if it cannot be written; `Integrity` if what was copied is not what was verified.
+    pub fn copy_of(
+        state: &'a StateDir,
+        baseline: &super::Baseline,
+        generation: u64,
+    ) -> Result<Draft<'a>, Error> {
+        let manifest = &baseline.sealed().manifest;
+        let object = copy(state, manifest.generation, generation)?;
+        // Order matters: the copy is digested before SQLite sees a byte of it.
+        let (digest, _) = digest_file(&state.open_file(&object)?, &object)?;
+        if digest != manifest.baseline_blake3 {
+            return Err(integrity(&object, "is not a copy of the generation in force; try again"));
+        }
+        let connection = connect(state, &object)?;
+        let failed = |error| writing(&object, error);
+        let highest: i64 = connection
+            .query_row("SELECT coalesce(max(id), 0) FROM directories", [], |row| row.get(0))
+            .map_err(failed)?;
+        connection.execute_batch("BEGIN").map_err(failed)?;
+        let attributes = AttributeSet::all().without(Attribute::Type);
+        Ok(Draft {
+            state,
+            object,
+            generation,
+            connection,
+            attributes,
+            entry_sql: entry_sql(attributes),
+            directory_sql: directory_sql(attributes),
+            next_directory: highest + 1,
+            unwritten: HashMap::new(),
+            entries: manifest.entries,
         })
     }
 
@@ -144,52 +178,36 @@ impl<'a> Draft<'a> {
                     // A directory that is told twice: recorded, and then not to be listed.
                     return Ok(());
                 };
-                self.insert_directory(parent, &name, number, Some(&recorded))
+                self.insert_directory_row(parent, &name, number, Some(&recorded))
+                    .map_err(|error| writing(&self.object, error))
             }
-            Place::Entry(name) => {
-                let columns = schema::columns(self.attributes);
-                let parameters = schema::parameters(self.attributes, 4);
-                let sql = format!(
-                    "INSERT OR REPLACE INTO entries (dir, name, type{columns}) VALUES (?1, ?2, ?3{parameters})"
-                );
-                let attributes = self.attributes;
-                let insert = |statement: &mut Statement<'_>| {
-                    statement.raw_bind_parameter(1, number)?;
-                    statement.raw_bind_parameter(2, &**name)?;
-                    bind(statement, 3, Some(&recorded), attributes)?;
-                    statement.raw_execute()
-                };
-                let mut statement =
-                    self.connection.prepare_cached(&sql).map_err(|e| writing(&self.object, e))?;
-                insert(&mut statement).map_err(|error| writing(&self.object, error))?;
-                Ok(())
-            }
+            Place::Entry(name) => self
+                .insert_entry(number, name, &recorded)
+                .map_err(|error| writing(&self.object, error)),
         }
     }
 
-    fn insert_directory(
+    fn insert_entry(&self, dir: i64, name: &[u8], recorded: &Recorded) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(&self.entry_sql)?;
+        statement.raw_bind_parameter(1, dir)?;
+        statement.raw_bind_parameter(2, name)?;
+        bind(&mut statement, 3, Some(recorded), self.attributes)?;
+        statement.raw_execute().map(|_| ())
+    }
+
+    fn insert_directory_row(
         &self,
         parent: i64,
         name: &[u8],
         number: i64,
         recorded: Option<&Recorded>,
-    ) -> Result<(), Error> {
-        let columns = schema::columns(self.attributes);
-        let parameters = schema::parameters(self.attributes, 5);
-        let sql = format!(
-            "INSERT INTO directories (parent, name, id, type{columns}) VALUES (?1, ?2, ?3, ?4{parameters})"
-        );
-        let insert = |statement: &mut Statement<'_>| {
-            statement.raw_bind_parameter(1, parent)?;
-            statement.raw_bind_parameter(2, name)?;
-            statement.raw_bind_parameter(3, number)?;
-            bind(statement, 4, recorded, self.attributes)?;
-            statement.raw_execute()
-        };
-        let mut statement =
-            self.connection.prepare_cached(&sql).map_err(|error| writing(&self.object, error))?;
-        insert(&mut statement).map_err(|error| writing(&self.object, error))?;
-        Ok(())
+    ) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(&self.directory_sql)?;
+        statement.raw_bind_parameter(1, parent)?;
+        statement.raw_bind_parameter(2, name)?;
+        statement.raw_bind_parameter(3, number)?;
+        bind(&mut statement, 4, recorded, self.attributes)?;
+        statement.raw_execute().map(|_| ())
     }
 
     /// The number of a directory, given to it and those above it when they are first seen.
@@ -217,14 +235,116 @@ impl<'a> Draft<'a> {
         number
     }
 
+    /// Records the object at a path, whatever was recorded there before.
+    pub fn set(&mut self, path: &[u8], recorded: &Record) -> Result<(), Error> {
+        self.edit(path, Some(recorded)).map_err(|error| writing(&self.object, error))
+    }
+
+    /// Forgets the object at a path. What is recorded below it stays.
+    pub fn forget(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.edit(path, None).map_err(|error| writing(&self.object, error))
+    }
+
+    fn edit(&mut self, path: &[u8], record: Option<&Record>) -> rusqlite::Result<()> {
+        let components: Vec<&[u8]> = name::components(path).collect();
+        let (mut parent, mut last) = (0, &b""[..]);
+        for (depth, component) in std::iter::once(&b""[..]).chain(components).enumerate() {
+            if depth > 0 {
+                parent = self.directory_number(parent, last)?;
+            }
+            last = component;
+        }
+        let known: Option<(i64, bool)> = self
+            .connection
+            .prepare_cached(
+                "SELECT id, type IS NOT NULL FROM directories WHERE parent = ?1 AND name = ?2",
+            )?
+            .query_row(params![parent, last], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let was_entry = self
+            .connection
+            .prepare_cached("DELETE FROM entries WHERE dir = ?1 AND name = ?2")?
+            .execute(params![parent, last])?;
+        let before = was_entry as u64 + u64::from(known.is_some_and(|(_, covered)| covered));
+        self.entries = self.entries.saturating_sub(before) + u64::from(record.is_some());
+        if let Some((number, _)) = known {
+            self.connection
+                .prepare_cached("DELETE FROM directories WHERE parent = ?1 AND name = ?2")?
+                .execute(params![parent, last])?;
+            let is_dir = record.is_some_and(|record| record.object_type() == ObjectType::Dir);
+            if is_dir || self.has_rows_below(number)? {
+                let recorded = record.filter(|_| is_dir).map(|record| Some(record.clone()));
+                self.insert_directory_row(parent, last, number, recorded.as_ref())?;
+            }
+        }
+        match record {
+            Some(record) if record.object_type() != ObjectType::Dir => {
+                self.insert_entry(parent, last, &Some(record.clone()))
+            }
+            Some(record) if known.is_none() => {
+                let number = self.next_directory;
+                self.next_directory += 1;
+                self.insert_directory_row(parent, last, number, Some(&Some(record.clone())))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The number of a directory on the way to an object; one that no rule covers is made.
+    fn directory_number(&mut self, parent: i64, name: &[u8]) -> rusqlite::Result<i64> {
+        let known = self
+            .connection
+            .prepare_cached("SELECT id FROM directories WHERE parent = ?1 AND name = ?2")?
+            .query_row(params![parent, name], |row| row.get(0))
+            .optional()?;
+        if let Some(number) = known {
+            return Ok(number);
+        }
+        let number = self.next_directory;
+        self.next_directory += 1;
+        self.insert_directory_row(parent, name, number, None)?;
+        Ok(number)
+    }
+
+    fn has_rows_below(&self, number: i64) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM entries WHERE dir = ?1)
+                     OR EXISTS (SELECT 1 FROM directories WHERE parent = ?1)",
+            )?
+            .query_row([number], |row| row.get(0))
+    }
+
+    /// Notes that a literal start point is not there, or is there again.
+    pub fn set_absent(&mut self, path: &[u8], rule: Option<u32>) -> Result<(), Error> {
+        let changed = match rule {
+            Some(rule) => self.connection.execute(
+                "INSERT OR REPLACE INTO absent (path, rule) VALUES (?1, ?2)",
+                params![path, rule],
+            ),
+            None => self.connection.execute("DELETE FROM absent WHERE path = ?1", [path]),
+        };
+        changed.map(|_| ()).map_err(|error| writing(&self.object, error))
+    }
+
+    /// Brings an edited copy to disk.
+    pub fn finish_edited(self) -> Result<Finished, Error> {
+        self.close()
+    }
+
     /// Writes what is known besides objects, and brings the database to disk.
     pub fn finish(mut self, about: &About) -> Result<Finished, Error> {
         let mut unwritten: Vec<_> = self.unwritten.drain().collect();
         unwritten.sort_unstable();
         for (number, (parent, name)) in unwritten {
-            self.insert_directory(parent, &name, number, None)?;
+            self.insert_directory_row(parent, &name, number, None)
+                .map_err(|error| writing(&self.object, error))?;
         }
         self.write_about(about).map_err(|error| writing(&self.object, error))?;
+        self.close()
+    }
+
+    fn close(self) -> Result<Finished, Error> {
         self.connection.execute_batch("COMMIT").map_err(|error| writing(&self.object, error))?;
         self.connection.close().map_err(|(_, error)| writing(&self.object, error))?;
         self.state.sync_file(&self.object)?;
@@ -252,6 +372,22 @@ impl<'a> Draft<'a> {
         }
         Ok(())
     }
+}
+
+fn entry_sql(attributes: AttributeSet) -> String {
+    let columns = schema::columns(attributes);
+    let parameters = schema::parameters(attributes, 4);
+    format!(
+        "INSERT OR REPLACE INTO entries (dir, name, type{columns}) VALUES (?1, ?2, ?3{parameters})"
+    )
+}
+
+fn directory_sql(attributes: AttributeSet) -> String {
+    let columns = schema::columns(attributes);
+    let parameters = schema::parameters(attributes, 5);
+    format!(
+        "INSERT INTO directories (parent, name, id, type{columns}) VALUES (?1, ?2, ?3, ?4{parameters})"
+    )
 }
 
 /// Binds type and values from parameter `first` on.
@@ -322,13 +458,31 @@ pub fn sweep(state: &StateDir) -> Result<(), Error> {
     Ok(())
 }
 
-/// Copies the database of one generation as that of another, and brings it to disk.
-pub fn copy(state: &StateDir, from: u64, to: u64) -> Result<(), Error> {
+/// Opens a database in the making.
+fn connect(state: &StateDir, object: &str) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let failed = |error| writing(object, error);
+    let connection = Connection::open_with_flags(state.path_of(object), flags).map_err(failed)?;
+    connection
+        .execute_batch(
+            "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+             PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -8192; PRAGMA mmap_size = 0;
+             PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
+             PRAGMA cell_size_check = ON;",
+        )
+        .map_err(failed)?;
+    Ok(connection)
+}
+
+/// Copies the database of one generation as that of another, brings it to disk and returns its
+/// name.
+pub fn copy(state: &StateDir, from: u64, to: u64) -> Result<String, Error> {
     let source_object = Part::Database.name(from);
     let object = Part::Database.name(to);
     let mut source = state.open_file(&source_object)?;
     let mut target = state.create_file(&object, 0o600)?;
     std::io::copy(&mut source, &mut target)
         .map_err(|error| Error::State(StateError::writing_io(&object, &error)))?;
-    Ok(state.sync_file(&object)?)
+    state.sync_file(&object)?;
+    Ok(object)
 }

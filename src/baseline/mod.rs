@@ -170,6 +170,12 @@ pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Se
     Ok(sealed)
 }
 
+/// The digest of the manifest of an older generation, which the chain has verified.
+pub fn manifest_digest(state: &StateDir, generation: u64) -> Result<[u8; 32], Error> {
+    let text = state.read(&Part::Manifest.name(generation), TEXT_LIMIT).map_err(chain_error)?;
+    Ok(manifest::digest(&text))
+}
+
 /// The manifest of one generation, verified by itself.
 pub fn verify_one(state: &StateDir, trust: &Trust, generation: u64) -> Result<Sealed, Error> {
     let object = Part::Manifest.name(generation);

@@ -63,6 +63,8 @@ pub(super) enum Command {
     },
     /// Compare the host with the baseline in force and report the drift
     Check(CheckArguments),
+    /// Put what was reviewed in a report into the baseline, and nothing else
+    Accept(AcceptArguments),
     /// Look at, try out and sign the policy
     Policy {
         #[command(subcommand)]
@@ -178,6 +180,42 @@ pub(super) struct CheckArguments {
     /// Check only these subtrees of the checked system
     #[arg(value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AcceptArguments {
+    /// The report that was reviewed, by its ID or the beginning of it [default: the latest]
+    #[arg(long, value_name = "ID")]
+    pub(super) report: Option<String>,
+    /// Accept every change of the report
+    #[arg(long, group = "choice")]
+    pub(super) all: bool,
+    /// Ask about each change on the terminal
+    #[arg(long, group = "choice", conflicts_with = "yes")]
+    pub(super) interactive: bool,
+    /// Accept the changes under this rule; may be repeated
+    #[arg(long = "rule", value_name = "NAME", group = "choice")]
+    pub(super) rules: Vec<String>,
+    /// Accept the changes at and below these paths of the checked system
+    #[arg(value_name = "PATH", group = "choice")]
+    pub(super) paths: Vec<PathBuf>,
+    /// Show the plan and change nothing
+    #[arg(long, conflicts_with_all = ["draft", "finish"])]
+    pub(super) dry_run: bool,
+    /// Apply the plan without asking on a terminal
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Why, for the manifest
+    #[arg(long, value_name = "TEXT", default_value = "accepted", hide_default_value = true)]
+    pub(super) reason: String,
+    /// Write the next generation to a directory, to be signed elsewhere
+    #[arg(long, value_name = "DIR")]
+    pub(super) draft: Option<PathBuf>,
+    /// Put a generation in force that was signed elsewhere
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["choice", "report", "draft"])]
+    pub(super) finish: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) passphrases: OldPassphraseArguments,
 }
 
 #[derive(Debug, Subcommand)]

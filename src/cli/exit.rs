@@ -21,6 +21,9 @@ pub const KEY: u8 = 20;
 /// Anything else.
 pub const OTHER: u8 = 21;
 
+/// Some or all of what was asked to be accepted was refused.
+pub const REFUSED: u8 = 22;
+
 /// The exit code of an error.
 pub fn code(error: &Error) -> u8 {
     match error {
@@ -37,6 +40,7 @@ pub fn code(error: &Error) -> u8 {
         },
         Error::Integrity(_) | Error::Trust(_) => INTEGRITY,
         Error::Key { .. } | Error::Passphrase(_) => KEY,
+        Error::NothingReviewed(_) => REFUSED,
         Error::Examine(_) | Error::Other(_) => OTHER,
     }
 }

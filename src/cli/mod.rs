@@ -3,6 +3,7 @@
 //! Standard output carries the result and nothing else; progress, prompts and diagnostics go to
 //! standard error.
 
+mod accept;
 mod args;
 pub mod exit;
 mod pages;
@@ -77,6 +78,7 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
             Ok(if summary.is_incomplete() { exit::INCOMPLETE } else { exit::DONE })
         }
         Command::Check(arguments) => check(&global, arguments),
+        Command::Accept(arguments) => accept::run(&global, &arguments),
         Command::Policy { verb } => policy(&global, verb),
         Command::Report { verb } => report(&global, verb),
         Command::Baseline { verb } => baseline(&global, verb),

@@ -271,7 +271,15 @@ impl Examination<'_> {
         job: Job,
         task: &mut Task,
     ) -> Result<(), baseline::Error> {
-        if job.recorded.is_none() && job.rule.is_some() && self.input.baseline.is_some() {
+        let is_new = match &job.recorded {
+            None => job.rule.is_some(),
+            // Something else was recorded here, or another directory.
+            Some(recorded) => {
+                let inode = recorded.as_ref().and_then(|record| record.number(Attribute::Inode));
+                job.row.is_none() || inode.is_some_and(|inode| inode != job.stat.inode)
+            }
+        };
+        if is_new && self.input.baseline.is_some() {
             visiting.disturbed.store(true, Ordering::Release);
         }
         let wants = self.input.selection.wants(&job.ground);

@@ -8,5 +8,6 @@ mod coverage;
 pub mod entry;
 pub mod examine;
 mod focus;
+pub mod names;
 mod removed;
 mod rotated;

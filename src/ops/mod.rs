@@ -4,9 +4,12 @@
 //! nothing and knows no exit code. Its errors are typed all the way up, because exit codes hang on
 //! them.
 
+pub mod accept;
 pub mod baseline;
 pub mod check;
+pub mod draft;
 pub mod force;
+pub mod generation;
 pub mod init;
 pub mod key;
 pub mod people;
@@ -68,6 +71,9 @@ pub enum Error {
         /// Why.
         cause: KeyError,
     },
+    /// Nothing was reviewed that could be accepted.
+    #[error("{0}")]
+    NothingReviewed(String),
     /// A passphrase could not be had.
     #[error("{0}")]
     Passphrase(String),

@@ -92,12 +92,21 @@ pub fn list(context: &Context) -> Result<Vec<Listed>, Error> {
 /// One stored report, verified; the latest if none is named.
 pub fn show(context: &Context, id: Option<&str>) -> Result<Report, Error> {
     let state = context.state()?;
-    let shelf = Shelf::new(&state);
+    load(&Shelf::new(&state), id)
+}
+
+/// The same from a shelf.
+pub fn load(shelf: &Shelf<'_>, id: Option<&str>) -> Result<Report, Error> {
     let id = match id {
-        Some(id) => shelf::find(&shelf, id).map_err(shelf_error)?,
-        None => shelf::latest(&shelf).map_err(shelf_error)?.ok_or_else(|| {
+        Some(id) => shelf::find(shelf, id).map_err(shelf_error)?,
+        None => shelf::latest(shelf).map_err(shelf_error)?.ok_or_else(|| {
             Error::Usage("reports: none is stored; run fim check first".to_owned())
         })?,
     };
-    shelf::load(&shelf, &id).map_err(shelf_error)
+    shelf::load(shelf, &id).map_err(shelf_error)
+}
+
+/// Whether no report is stored at all.
+pub fn is_empty(state: &StateDir) -> Result<bool, Error> {
+    Ok(shelf::list(&Shelf::new(state)).map_err(shelf_error)?.is_empty())
 }

@@ -44,18 +44,23 @@ pub(super) fn list(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
 pub(super) fn details(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     for_each_severity(report, page, |change, page| {
         page.gap()?;
-        let path = page.path(&change.path_bytes());
-        let text = format!("{path} ({})", circumstances(change, page));
-        let lead = format!("{:<8} ", change.kind.word());
-        page.block(&lead, INDENT, &text, Paint::Severity(change.severity))?;
-        match change.kind {
-            ChangeKind::Changed => differences(report, change, page),
-            ChangeKind::Added | ChangeKind::Removed if page.is_full() => {
-                everything(report, change, page)
-            }
-            ChangeKind::Added | ChangeKind::Removed => sketch(report, change, page),
-        }
+        detail(report, change, page)
     })
+}
+
+/// Writes one change with its attributes.
+pub(super) fn detail(report: &Report, change: &ChangeEntry, page: &mut Page<'_>) -> io::Result<()> {
+    let path = page.path(&change.path_bytes());
+    let text = format!("{path} ({})", circumstances(change, page));
+    let lead = format!("{:<8} ", change.kind.word());
+    page.block(&lead, INDENT, &text, Paint::Severity(change.severity))?;
+    match change.kind {
+        ChangeKind::Changed => differences(report, change, page),
+        ChangeKind::Added | ChangeKind::Removed if page.is_full() => {
+            everything(report, change, page)
+        }
+        ChangeKind::Added | ChangeKind::Removed => sketch(report, change, page),
+    }
 }
 
 /// Visits all changes, with a heading where a severity begins.

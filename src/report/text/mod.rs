@@ -10,7 +10,7 @@ mod page;
 mod table;
 mod values;
 
-use super::{CoverageEntry, Report};
+use super::{ChangeEntry, CoverageEntry, Report};
 use crate::model::severity::Severity;
 use chrono::FixedOffset;
 use page::{Page, Paint};
@@ -77,6 +77,21 @@ pub fn render(report: &Report, options: TextOptions, out: &mut dyn Write) -> io:
 }
 
 /// The highest severity that keeps the report from being clean; `None` for a clean one.
+/// Writes one change of the report as level 3 and above show it.
+///
+/// # Errors
+/// Those of `out`.
+pub fn render_change(
+    report: &Report,
+    change: &ChangeEntry,
+    options: TextOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut page = Page::new(options, out);
+    changes::detail(report, change, &mut page)?;
+    page.finish()
+}
+
 fn worst(report: &Report) -> Option<Severity> {
     let drift = report.changes.iter().map(|change| change.severity).max();
     let gaps = severe(report).map(|gap| gap.severity).max();

@@ -1,0 +1,84 @@
+//! The next generation: the manifest that follows the one in force.
+
+use super::force::{Force, KeyDir};
+use super::secrets::{Role, Secrets};
+use super::{Context, Error};
+use crate::baseline::draft::{self, Finished};
+use crate::model::clock::rfc3339;
+use crate::sign::key::SecretKey;
+use crate::sign::manifest::BaselineManifest;
+use crate::sign::trust;
+use crate::state::StateDir;
+
+/// Why a generation is made, and by which policy.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    /// In the administrator's words.
+    pub reason: String,
+    /// The report it was reviewed in.
+    pub report: Option<String>,
+    /// Digest of the policy's manifest.
+    pub policy_blake3: [u8; 32],
+}
+
+/// The manifest of the generation after the one in force, to be signed by `signer`.
+pub fn manifest(
+    context: &Context,
+    force: &Force,
+    finished: &Finished,
+    cause: Cause,
+    signer: String,
+) -> BaselineManifest {
+    let previous = force.baseline.sealed();
+    BaselineManifest {
+        baseline_blake3: finished.digest,
+        baseline_bytes: finished.bytes,
+        created: rfc3339(context.clock.now()),
+        entries: finished.entries,
+        generation: finished.generation,
+        host: previous.manifest.host.clone(),
+        policy_blake3: cause.policy_blake3,
+        previous_manifest_blake3: Some(previous.digest),
+        reason: cause.reason,
+        report: cause.report,
+        signed_by: signer,
+    }
+}
+
+/// Opens the local key, which signs generations.
+pub fn local_key(
+    context: &Context,
+    state: &StateDir,
+    secrets: &Secrets,
+) -> Result<SecretKey, Error> {
+    let dir = KeyDir::open(context)?;
+    let Some(pem) = dir.text(state, trust::LOCAL_KEY)? else {
+        return Err(Error::Passphrase(
+            "keys/local: is not here; prepare the generation with --draft and sign it where the key is".to_owned(),
+        ));
+    };
+    Ok(secrets.open(Role::Local, trust::LOCAL_KEY, &pem)?.0)
+}
+
+/// Signs a finished draft with the local key and puts it in force; returns the manifest's digest.
+///
+/// # Errors
+/// `Integrity` if the key is not the one that is believed; those of the state directory.
+pub fn publish(
+    context: &Context,
+    state: &StateDir,
+    force: &Force,
+    finished: &Finished,
+    cause: Cause,
+    key: &SecretKey,
+) -> Result<[u8; 32], Error> {
+    let public = key.public();
+    if !force.trust.locals.contains(&public) {
+        return Err(Error::Integrity(format!(
+            "keys/local: is {}, which is not the key of keys/local.pub; restore it from a copy",
+            public.fingerprint()
+        )));
+    }
+    let manifest = manifest(context, force, finished, cause, public.fingerprint());
+    Ok(draft::publish(state, &manifest, key)?)
+}

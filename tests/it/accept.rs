@@ -1,0 +1,275 @@
+//! `fim accept`: exactly what was reviewed, and nothing else.
+
+use crate::support::host::Host;
+use crate::support::tool;
+use expect_test::expect;
+
+fn ssh_host() -> Host {
+    Host::new()
+        .file("/etc/ssh/sshd_config", 0o644, "PermitRootLogin no\n")
+        .file("/etc/ssh/moduli", 0o644, "numbers\n")
+        .file("/etc/passwd", 0o644, "root:x:0:0::/root:/bin/sh\n")
+        .rule("ssh", "config", "high", ["/etc/ssh"])
+        .rule("accounts", "config", "critical", ["/etc/passwd"])
+        .init()
+}
+
+#[test]
+fn what_was_reviewed_is_no_drift_any_more() {
+    let host = ssh_host();
+    host.chmod("/etc/ssh/sshd_config", 0o666);
+    host.check().exits(4);
+    host.fim(["accept", "--all"]).exits(0);
+    host.check().exits(0).drift(expect![""]);
+}
+
+#[test]
+fn without_a_report_nothing_is_taken() {
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.fim(["accept", "--all"]).exits(22).says("run fim check first");
+    host.fim(["check", "--no-store"]).exits(4);
+    host.fim(["accept", "--all"]).exits(22);
+}
+
+#[test]
+fn drift_that_is_not_in_the_report_stays_drift() {
+    let host = ssh_host();
+    host.write("/etc/ssh/ssh_config", "Host *\n");
+    host.check().exits(5);
+    host.write("/etc/ssh/planted", "later\n");
+    host.chmod("/etc/passwd", 0o666);
+    let accepted = host.fim(["accept", "--all"]).exits(0);
+    assert!(accepted.text().contains("/etc/ssh/planted: differs, and is not in the report"));
+    // The directory's time does not follow from what was accepted alone, and so stays, too.
+    host.check().exits(5).drift(expect![[r#"
+        changed /etc/passwd accounts critical: mode 0644 -> 0666
+        changed /etc/ssh ssh high: mtime (follows)
+        added /etc/ssh/planted ssh high"#]]);
+}
+
+#[test]
+fn an_object_that_moved_on_is_refused_and_the_others_are_taken() {
+    let host = ssh_host();
+    host.write("/etc/ssh/sshd_config", "PermitRootLogin yes\n");
+    host.write("/etc/ssh/moduli", "other numbers\n");
+    host.check().exits(4);
+    host.write("/etc/ssh/sshd_config", "PermitRootLogin yes\nPasswordAuthentication yes\n");
+    let accepted = host.fim(["accept", "--all"]).exits(22);
+    assert!(
+        accepted
+            .text()
+            .contains("refuse   /etc/ssh/sshd_config: is no longer what the report says")
+    );
+    host.check()
+        .exits(4)
+        .drift(expect!["changed /etc/ssh/sshd_config ssh high: size 19 -> 47, mtime, content"]);
+}
+
+#[test]
+fn a_change_that_was_undone_is_refused() {
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.check().exits(4);
+    host.chmod("/etc/passwd", 0o644);
+    host.fim(["accept", "/etc/passwd"]).exits(22);
+    host.check().exits(0);
+}
+
+#[test]
+fn rules_and_paths_choose() {
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.chmod("/etc/ssh/moduli", 0o600);
+    host.chmod("/etc/ssh/sshd_config", 0o600);
+    host.check().exits(4);
+    host.fim(["accept", "--rule", "accounts"]).exits(0);
+    host.fim(["accept", "/etc/ssh/moduli"]).exits(0);
+    host.fim(["accept", "/etc/nowhere"]).exits(22);
+    host.fim(["accept", "--rule", "nonsense"]).exits(16);
+    host.fim(["accept"]).exits(16);
+    host.check()
+        .exits(4)
+        .drift(expect!["changed /etc/ssh/sshd_config ssh high: mode 0644 -> 0600"]);
+}
+
+#[test]
+fn a_dry_run_returns_what_would_be_taken_and_writes_nothing() {
+    let host = ssh_host();
+    host.write("/etc/ssh/ssh_config", "Host *\n");
+    host.remove("/etc/ssh/moduli");
+    host.check().exits(7);
+    host.fim(["accept", "--all", "--dry-run"]).exits(7);
+    assert!(!host.state().join("baseline/0000000002.db").exists());
+    host.check().exits(7);
+}
+
+#[test]
+fn a_removed_tree_and_a_new_one_are_accepted_whole() {
+    let host = Host::new()
+        .file("/srv/old/a/b", 0o644, "b")
+        .file("/srv/old/c", 0o644, "c")
+        .file("/srv/keep", 0o644, "k")
+        .rule("srv", "binary", "medium", ["/srv"])
+        .init();
+    host.remove("/srv/old");
+    host.write("/srv/new/x/y", "y");
+    host.write("/srv/new/z", "z");
+    host.check().exits(7);
+    host.fim(["accept", "--all", "--reason", "release 2"]).exits(0);
+    host.check().exits(0);
+    let list = host.fim(["baseline", "list"]).exits(0);
+    expect![[r#"
+        dir        /srv
+        file       /srv/keep
+        dir        /srv/new
+        file       /srv/new/z
+        dir        /srv/new/x
+        file       /srv/new/x/y
+    "#]]
+    .assert_eq(list.text());
+    host.fim(["baseline", "verify"]).exits(0);
+    let info = host.fim(["baseline", "info"]).exits(0);
+    assert!(info.text().contains("reason: release 2\n") && info.text().contains("entries: 6\n"));
+}
+
+#[test]
+fn a_file_that_became_a_directory_and_back_is_accepted() {
+    let host = Host::new()
+        .file("/srv/thing", 0o644, "file")
+        .rule("srv", "config", "medium", ["/srv"])
+        .init();
+    host.remove("/srv/thing");
+    host.write("/srv/thing/inside", "dir now");
+    host.check().exits(5).drift(expect![[r#"
+        changed /srv srv medium: nlink 2 -> 3 (follows), mtime (follows)
+        changed /srv/thing srv medium: type file -> dir
+        added /srv/thing/inside srv medium"#]]);
+    host.fim(["accept", "--all"]).exits(0);
+    host.check().exits(0);
+    host.remove("/srv/thing");
+    host.write("/srv/thing", "file again");
+    host.check().exits(6);
+    host.fim(["accept", "--all"]).exits(0);
+    host.check().exits(0);
+    host.fim(["baseline", "verify"]).exits(0);
+}
+
+#[test]
+fn a_start_point_whose_removal_was_accepted_becomes_absent() {
+    let host = ssh_host();
+    host.remove("/etc/passwd");
+    host.check().exits(2);
+    host.fim(["accept", "--all"]).exits(0);
+    let report = host.check().exits(0).json();
+    assert_eq!(report["absent"], serde_json::json!(["/etc/passwd"]));
+    host.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    host.check().exits(1).drift(expect!["added /etc/passwd accounts critical"]);
+    host.fim(["accept", "--all"]).exits(0);
+    assert_eq!(host.check().exits(0).json()["absent"], serde_json::json!([]));
+}
+
+#[test]
+fn a_report_of_an_earlier_generation_is_good_for_what_has_not_changed_since() {
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.chmod("/etc/ssh/moduli", 0o600);
+    let first = host.check().exits(4).json()["id"].as_str().unwrap().to_owned();
+    host.fim(["accept", "--report", &first, "/etc/passwd"]).exits(0);
+    host.fim(["accept", "--report", &first, "/etc/ssh/moduli"]).exits(0);
+    host.check().exits(0);
+    // The record has changed since: the report's old side is not what is recorded now.
+    host.fim(["accept", "--report", &first, "/etc/passwd"]).exits(22);
+}
+
+#[test]
+fn a_report_that_was_edited_or_is_of_another_host_is_not_believed() {
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    let id = host.check().exits(4).json()["id"].as_str().unwrap().to_owned();
+    let path = host.state().join(format!("reports/{id}.json"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"0600\"", "\"0666\"")).unwrap();
+    host.fim(["accept", "--all"]).exits(19);
+    let other = ssh_host();
+    other.chmod("/etc/passwd", 0o600);
+    let other_id = other.check().exits(4).json()["id"].as_str().unwrap().to_owned();
+    std::fs::remove_file(&path).unwrap();
+    let from = other.state().join(format!("reports/{other_id}.json"));
+    std::fs::copy(from, host.state().join(format!("reports/{other_id}.json"))).unwrap();
+    host.fim(["accept", "--all"]).exits(19).says("of another chain");
+}
+
+#[test]
+fn a_hundred_checks_change_the_baseline_by_no_byte() {
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    let names = ["0000000001.db", "0000000001.manifest", "0000000001.manifest.sig"];
+    let read =
+        || names.map(|name| std::fs::read(host.state().join("baseline").join(name)).unwrap());
+    let before = read();
+    for _ in 0..100 {
+        host.check().exits(4);
+    }
+    assert!(before == read());
+    assert_eq!(std::fs::read_dir(host.state().join("baseline")).unwrap().count(), 3);
+}
+
+#[test]
+fn a_generation_can_be_signed_elsewhere_by_ssh_keygen() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.check().exits(4);
+    let draft = host.scratch().join("draft");
+    let draft_text = draft.to_str().unwrap();
+    host.fim(["accept", "--all", "--draft", draft_text]).exits(0);
+    host.check().exits(4);
+    host.fim(["accept", "--finish", draft_text]).exits(19);
+    let manifest = draft.join("0000000002.manifest");
+    let manifest = manifest.to_str().unwrap();
+    let key = host.state().join("keys/local");
+    tool::run(
+        "ssh-keygen",
+        &["-Y", "sign", "-f", key.to_str().unwrap(), "-n", "fim-baseline", manifest],
+    );
+    host.fim(["accept", "--finish", draft_text]).exits(0);
+    host.check().exits(0);
+    // It cannot be put in force twice, nor after another generation.
+    host.fim(["accept", "--finish", draft_text]).exits(19);
+}
+
+#[test]
+fn a_draft_signed_for_another_namespace_or_by_another_key_is_refused() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.check().exits(4);
+    let draft = host.scratch().join("draft");
+    let draft_text = draft.to_str().unwrap();
+    host.fim(["accept", "--all", "--draft", draft_text]).exits(0);
+    let manifest = draft.join("0000000002.manifest");
+    let signature = draft.join("0000000002.manifest.sig");
+    for (key, namespace) in [("local", "fim-policy"), ("site", "fim-baseline")] {
+        let _ = std::fs::remove_file(&signature);
+        let key = host.state().join("keys").join(key);
+        tool::run(
+            "ssh-keygen",
+            &[
+                "-Y",
+                "sign",
+                "-f",
+                key.to_str().unwrap(),
+                "-n",
+                namespace,
+                manifest.to_str().unwrap(),
+            ],
+        );
+        host.fim(["accept", "--finish", draft_text]).exits(19);
+    }
+    host.check().exits(4);
+}
