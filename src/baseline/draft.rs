@@ -37,6 +37,9 @@ pub struct Draft<'a> {
     next_directory: i64,
     /// Directories that have a number and no row yet.
     unwritten: HashMap<i64, (i64, Box<[u8]>)>,
+    /// The same by parent and name: a directory that cannot be searched is named once for each
+    /// start point below it, and has one number all the same.
+    numbers: HashMap<(i64, Box<[u8]>), i64>,
     entries: u64,
 }
 
@@ -112,6 +115,7 @@ impl<'a> Draft<'a> {
             directory_sql: directory_sql(attributes),
             next_directory: ROOT + 1,
             unwritten,
+            numbers: HashMap::new(),
             entries: 0,
         })
     }
@@ -149,6 +153,7 @@ impl<'a> Draft<'a> {
             directory_sql: directory_sql(attributes),
             next_directory: highest + 1,
             unwritten: HashMap::new(),
+            numbers: HashMap::new(),
             entries: manifest.entries,
         })
     }
@@ -168,16 +173,23 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Writes one object.
-    fn put(&mut self, dir: &Arc<DirName>, place: &Place, recorded: Recorded) -> Result<(), Error> {
+    /// Writes one object; each is written once.
+    pub fn put(
+        &mut self,
+        dir: &Arc<DirName>,
+        place: &Place,
+        recorded: Recorded,
+    ) -> Result<(), Error> {
         self.entries += 1;
         let number = self.number(dir);
         match place {
             Place::Own => {
-                let Some((parent, name)) = self.unwritten.remove(&number) else {
+                let Some(key) = self.unwritten.remove(&number) else {
                     // A directory that is told twice: recorded, and then not to be listed.
                     return Ok(());
                 };
+                self.numbers.remove(&key);
+                let (parent, name) = key;
                 self.insert_directory_row(parent, &name, number, Some(&recorded))
                     .map_err(|error| writing(&self.object, error))
             }
@@ -227,12 +239,82 @@ impl<'a> Draft<'a> {
             }
         };
         for dir in fresh.into_iter().rev() {
-            let next = self.next_directory;
-            self.next_directory += 1;
-            self.unwritten.insert(next, (number, dir.name().into()));
+            let key = (number, Box::from(dir.name()));
+            let next = match self.numbers.get(&key) {
+                Some(known) => *known,
+                None => {
+                    let next = self.next_directory;
+                    self.next_directory += 1;
+                    self.unwritten.insert(next, key.clone());
+                    self.numbers.insert(key, next);
+                    next
+                }
+            };
             number = *dir.number().get_or_init(|| next);
         }
         number
+    }
+
+    /// Writes the directories that only stand there because something below them is recorded, so
+    /// that objects can be set by their path from here on.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        let mut unwritten: Vec<_> = self.unwritten.drain().collect();
+        unwritten.sort_unstable();
+        for (number, (parent, name)) in unwritten {
+            self.insert_directory_row(parent, &name, number, None)
+                .map_err(|error| writing(&self.object, error))?;
+        }
+        Ok(())
+    }
+
+    /// The number of the directory at a path, if it has a row.
+    pub fn find_directory(&self, path: &[u8]) -> Result<Option<i64>, Error> {
+        let find = || {
+            let mut sql = self
+                .connection
+                .prepare_cached("SELECT id FROM directories WHERE parent = ?1 AND name = ?2")?;
+            let mut here = 0;
+            for component in std::iter::once(&b""[..]).chain(name::components(path)) {
+                match sql.query_row(params![here, component], |row| row.get(0)).optional()? {
+                    Some(number) => here = number,
+                    None => return Ok(None),
+                }
+            }
+            Ok(Some(here))
+        };
+        find().map_err(|error| writing(&self.object, error))
+    }
+
+    /// Whether anything is recorded under a name of a directory.
+    pub fn has(&self, dir: i64, entry: &[u8]) -> Result<bool, Error> {
+        let find = || {
+            self.connection
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM entries WHERE dir = ?1 AND name = ?2)
+                         OR EXISTS (SELECT 1 FROM directories
+                                    WHERE parent = ?1 AND name = ?2 AND type IS NOT NULL)",
+                )?
+                .query_row(params![dir, entry], |row| row.get(0))
+        };
+        find().map_err(|error| writing(&self.object, error))
+    }
+
+    /// Records that the object at a path could not be examined.
+    pub fn set_unexamined(&mut self, path: &[u8]) -> Result<(), Error> {
+        let (dir, last) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(cut) => (&path[..cut], &path[cut + 1..]),
+            None => return Ok(()),
+        };
+        let write = |draft: &mut Draft<'_>| {
+            let mut parent = 0;
+            let components: Vec<&[u8]> = name::components(dir).collect();
+            for component in std::iter::once(&b""[..]).chain(components) {
+                parent = draft.directory_number(parent, component)?;
+            }
+            draft.entries += 1;
+            draft.insert_entry(parent, last, &None)
+        };
+        write(self).map_err(|error| writing(&self.object, error))
     }
 
     /// Records the object at a path, whatever was recorded there before.
@@ -334,12 +416,7 @@ impl<'a> Draft<'a> {
 
     /// Writes what is known besides objects, and brings the database to disk.
     pub fn finish(mut self, about: &About) -> Result<Finished, Error> {
-        let mut unwritten: Vec<_> = self.unwritten.drain().collect();
-        unwritten.sort_unstable();
-        for (number, (parent, name)) in unwritten {
-            self.insert_directory_row(parent, &name, number, None)
-                .map_err(|error| writing(&self.object, error))?;
-        }
+        self.settle()?;
         self.write_about(about).map_err(|error| writing(&self.object, error))?;
         self.close()
     }

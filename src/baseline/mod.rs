@@ -170,10 +170,29 @@ pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Se
     Ok(sealed)
 }
 
-/// The digest of the manifest of an older generation, which the chain has verified.
-pub fn manifest_digest(state: &StateDir, generation: u64) -> Result<[u8; 32], Error> {
-    let text = state.read(&Part::Manifest.name(generation), TEXT_LIMIT).map_err(chain_error)?;
-    Ok(manifest::digest(&text))
+/// The manifest of an older generation, as the chain verified it.
+#[derive(Clone, Debug)]
+pub struct Chained {
+    /// What it says.
+    pub manifest: BaselineManifest,
+    /// BLAKE3 of its text.
+    pub digest: [u8; 32],
+}
+
+/// Reads the manifest of an older generation. [`sealed`] has walked the chain and vouches for it
+/// as long as its digest is the one that the generation after it names.
+pub fn chained(state: &StateDir, generation: u64) -> Result<Chained, Error> {
+    let object = Part::Manifest.name(generation);
+    let text = state.read(&object, TEXT_LIMIT).map_err(chain_error)?;
+    let next_object = Part::Manifest.name(generation + 1);
+    let next = state.read(&next_object, TEXT_LIMIT).map_err(chain_error)?;
+    let next = BaselineManifest::parse(&next).map_err(|cause| integrity(&next_object, cause))?;
+    let digest = manifest::digest(&text);
+    if next.previous_manifest_blake3 != Some(digest) {
+        return Err(integrity(&object, "is not the one that the next generation follows"));
+    }
+    let manifest = BaselineManifest::parse(&text).map_err(|cause| integrity(&object, cause))?;
+    Ok(Chained { manifest, digest })
 }
 
 /// The manifest of one generation, verified by itself.

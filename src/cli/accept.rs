@@ -107,7 +107,8 @@ fn carry_out(
     output(|out| in_force(&accepted, out))
 }
 
-fn in_force(accepted: &accept::Accepted, out: &mut dyn Write) -> io::Result<()> {
+/// Says which generation is in force now.
+pub(super) fn in_force(accepted: &accept::Accepted, out: &mut dyn Write) -> io::Result<()> {
     let digest = crate::model::value::hex(&accepted.manifest_digest);
     writeln!(out, "generation {} is in force, manifest {digest}", accepted.generation)
 }

@@ -57,6 +57,9 @@ pub(super) enum Command {
     Init {
         #[command(flatten)]
         passphrases: PassphraseArguments,
+        /// Public half of a site key kept elsewhere, which has signed the policy
+        #[arg(long, value_name = "F.pub", conflicts_with = "site_passphrase_file")]
+        site_key: Option<PathBuf>,
         /// Make the next generation although there is a baseline; keys are never replaced
         #[arg(long)]
         force: bool,
@@ -234,8 +237,24 @@ pub(super) enum PolicyVerb {
     },
     /// Sign the policy's source with the site key
     Sign {
+        /// Only write what is to be signed elsewhere, by the key with this public half
+        #[arg(long, value_name = "F.pub")]
+        site_key: Option<PathBuf>,
         #[command(flatten)]
-        passphrases: PassphraseArguments,
+        passphrases: OldPassphraseArguments,
+    },
+    /// Put the signed source in force; drift stays drift
+    Apply {
+        /// Why, for the manifest
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "policy applied",
+            hide_default_value = true
+        )]
+        reason: String,
+        #[command(flatten)]
+        passphrases: OldPassphraseArguments,
     },
 }
 
@@ -277,6 +296,53 @@ pub(super) enum BaselineVerb {
     },
     /// Verify signatures, chain, digests and database
     Verify,
+    /// What differs between two generations
+    Diff {
+        /// The older generation
+        old: u64,
+        /// The newer generation
+        new: u64,
+    },
+    /// Print everything recorded, or a list for b3sum or sha256sum
+    Export {
+        /// Form of the list
+        #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+        format: ExportFormat,
+    },
+    /// All generations, oldest first
+    History,
+    /// Make a new generation with the content of an old one
+    Revert {
+        /// The old generation
+        generation: u64,
+        /// Why, for the manifest
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        passphrases: OldPassphraseArguments,
+    },
+    /// Remove the databases of old generations; their manifests stay
+    Prune {
+        /// How many generations keep their database
+        #[arg(long, value_name = "N")]
+        keep: u64,
+    },
+    /// Pack baseline, policy and public keys into a tar archive for the rescue disk
+    Bundle {
+        /// The archive to write; it must not exist
+        file: PathBuf,
+    },
+}
+
+/// The form of an exported baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    /// One JSON object a line, everything recorded.
+    Jsonl,
+    /// For b3sum --check.
+    B3sum,
+    /// For sha256sum --check.
+    Sha256sum,
 }
 
 /// One of the two keys.

@@ -70,9 +70,9 @@ fn context(global: &GlobalArguments) -> Result<Context, Error> {
 fn command(arguments: Arguments) -> Result<u8, Error> {
     let global = arguments.global;
     match arguments.command {
-        Command::Init { passphrases, force } => {
+        Command::Init { passphrases, site_key, force } => {
             let context = context(&global)?;
-            let options = ops::init::Options { secrets: secrets(&passphrases), force };
+            let options = ops::init::Options { secrets: secrets(&passphrases), site_key, force };
             let summary = ops::init::run(&context, &options)?;
             output(|out| show::init(&summary, out))?;
             Ok(if summary.is_incomplete() { exit::INCOMPLETE } else { exit::DONE })
@@ -185,9 +185,15 @@ fn policy(global: &GlobalArguments, verb: PolicyVerb) -> Result<u8, Error> {
                 Format::Json | Format::Ndjson => show::explanation_json(&explanation, out),
             })?;
         }
-        PolicyVerb::Sign { passphrases } => {
-            let signed = ops::policy::sign(&context, &secrets(&passphrases))?;
+        PolicyVerb::Sign { site_key, passphrases } => {
+            let secrets = secrets(&passphrases.old());
+            let signed = ops::policy::sign(&context, &secrets, site_key.as_deref())?;
             output(|out| show::signed(&signed, out))?;
+        }
+        PolicyVerb::Apply { reason, passphrases } => {
+            let secrets = secrets(&passphrases.old());
+            let applied = ops::apply::run(&context, &secrets, &reason)?;
+            output(|out| show::applied(&applied, out))?;
         }
     }
     Ok(exit::DONE)
@@ -248,6 +254,55 @@ fn baseline(global: &GlobalArguments, verb: BaselineVerb) -> Result<u8, Error> {
         BaselineVerb::Show { path } => {
             let object = ops::baseline::show(&context, name::bytes(&path))?;
             output(|out| show::object(&object, out))?;
+        }
+        BaselineVerb::Diff { old, new } => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            let listed = ops::history::diff(&context, old, new, &mut |difference| {
+                show::difference(&difference, &mut out)
+            });
+            written_well(out.flush(), "standard output")?;
+            listed?;
+        }
+        BaselineVerb::Export { format } => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            let mut unfit = 0;
+            let exported = ops::history::export(&context, &mut |object| {
+                unfit += u64::from(!show::exported(&object, format, &mut out)?);
+                Ok(())
+            });
+            written_well(out.flush(), "standard output")?;
+            exported?;
+            if unfit > 0 {
+                term::say(&format!(
+                    "fim: {unfit} names cannot stand in such a list and were left out; --format jsonl has them"
+                ));
+            }
+        }
+        BaselineVerb::History => {
+            let generations = ops::history::history(&context)?;
+            output(|out| show::history(&generations, out))?;
+        }
+        BaselineVerb::Revert { generation, reason, passphrases } => {
+            let secrets = secrets(&passphrases.old());
+            let accepted = ops::history::revert(&context, generation, &secrets, &reason)?;
+            output(|out| accept::in_force(&accepted, out))?;
+        }
+        BaselineVerb::Prune { keep } => {
+            let pruned = ops::history::prune(&context, keep)?;
+            output(|out| {
+                for generation in &pruned {
+                    writeln!(out, "generation {generation}: database removed")?;
+                }
+                Ok(())
+            })?;
+        }
+        BaselineVerb::Bundle { file } => {
+            let packed = ops::history::bundle(&context, &file)?;
+            output(|out| {
+                writeln!(out, "{}: {} files", name::show(&file), packed.len())?;
+                writeln!(out, "unpack it with: tar -xf {} -C DIR", name::show(&file))?;
+                writeln!(out, "and check with: fim --state DIR --root MOUNTPOINT check --no-store")
+            })?;
         }
         BaselineVerb::Verify => {
             let verified = ops::baseline::verify(&context)?;

@@ -1,11 +1,14 @@
 //! Results as text for people. Every name is escaped.
 
-use crate::model::attribute::AttributeSet;
-use crate::model::change::Problem;
+use super::args::ExportFormat;
+use crate::model::attribute::{Attribute, AttributeSet};
+use crate::model::change::{Change, Problem};
 use crate::model::name::escape;
 use crate::model::severity::Severity;
-use crate::model::value::{hex, plain};
+use crate::model::value::{Value, hex, plain};
+use crate::ops::apply::Applied;
 use crate::ops::baseline::{Info, Object, Verified};
+use crate::ops::history::{Difference, Generation};
 use crate::ops::init::Summary;
 use crate::ops::key;
 use crate::ops::policy::{Coverage, Explanation, Shown, Signed};
@@ -56,6 +59,12 @@ pub(super) fn init(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         if summary.missed.len() > LINES {
             writeln!(out, "  and {} more", summary.missed.len() - LINES)?;
         }
+    }
+    if let Some(object) = &summary.unvouched {
+        let object = crate::model::name::show(object);
+        writeln!(out, "\nLet the site key vouch for the local key, where it is:")?;
+        writeln!(out, "  ssh-keygen -Y sign -f KEY -n fim-key {object}")?;
+        writeln!(out, "and put {object}.sig back here; until then every check says so.")?;
     }
     writeln!(out, "\nWrite these down and keep them off this host:")?;
     writeln!(out, "  site key   {}", summary.site)?;
@@ -202,12 +211,7 @@ pub(super) fn explanation(explanation: &Explanation, out: &mut dyn Write) -> io:
 /// The same for programs.
 pub(super) fn explanation_json(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
     let mut object = serde_json::Map::new();
-    let path = crate::report::PathName::of(&explanation.path);
-    let path = serde_json::to_value(&path).map_err(io::Error::other)?;
-    match path {
-        serde_json::Value::Object(both) => object.extend(both),
-        text => drop(object.insert("path".to_owned(), text)),
-    }
+    path_json(&explanation.path, &mut object)?;
     let covered = matches!(explanation.verdict, Verdict::Covered(_));
     object.insert("covered".to_owned(), covered.into());
     if let Some((rule, pattern, origin)) = &explanation.decided {
@@ -222,15 +226,20 @@ pub(super) fn explanation_json(explanation: &Explanation, out: &mut dyn Write) -
     crate::report::json::write_value(&object.into(), out)
 }
 
-/// What was signed, and where.
+/// What was signed, and where; or what is to be signed elsewhere.
 pub(super) fn signed(signed: &Signed, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(
-        out,
-        "{}: names {}",
-        crate::model::name::show(&signed.manifest),
-        signed.files.iter().map(|f| escape(f.as_bytes())).collect::<Vec<_>>().join(", ")
-    )?;
-    writeln!(out, "{}: signed by {}", crate::model::name::show(&signed.signature), signed.signed_by)
+    let files: Vec<String> = signed.files.iter().map(|file| escape(file.as_bytes())).collect();
+    let manifest = crate::model::name::show(&signed.manifest);
+    writeln!(out, "{manifest}: names {}", files.join(", "))?;
+    match &signed.signature {
+        Some(signature) => {
+            writeln!(out, "{}: signed by {}", crate::model::name::show(signature), signed.signed_by)
+        }
+        None => {
+            writeln!(out, "sign it where the key {} is:", signed.signed_by)?;
+            writeln!(out, "  ssh-keygen -Y sign -f KEY -n fim-policy {manifest}")
+        }
+    }
 }
 
 /// Stored reports, a line each.
@@ -325,4 +334,134 @@ pub(super) fn rotated(rotated: &key::Rotated, out: &mut dyn Write) -> io::Result
         writeln!(out, "  {:5} key  {old} is now {new}", role.word())?;
     }
     writeln!(out, "Write the new fingerprints down and renew pins of the old ones.")
+}
+
+/// What a new policy changed.
+pub(super) fn applied(applied: &Applied, out: &mut dyn Write) -> io::Result<()> {
+    let digest = hex(&applied.manifest_digest);
+    writeln!(out, "generation {} is in force, manifest {digest}", applied.generation)?;
+    paths("covered now", &applied.covered, out)?;
+    paths("no longer covered", &applied.dropped, out)?;
+    paths("still drifting", &applied.drifting, out)?;
+    paths("newly asked attributes not recorded, because it drifts", &applied.unrecorded, out)?;
+    if !applied.missed.is_empty() {
+        writeln!(out, "\nnot examined:")?;
+        for (path, cause) in &applied.missed {
+            writeln!(out, "  {}: {cause}", escape(path))?;
+        }
+    }
+    problems(&applied.problems, out)
+}
+
+/// One difference between two generations.
+pub(super) fn difference(difference: &Difference, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{:7} {}", difference.change.word(), escape(&difference.path))?;
+    let Change::Changed { differences, .. } = &difference.change else { return Ok(()) };
+    for difference in differences {
+        let kind = difference.attribute.row().kind;
+        let shown = |value: &Option<Value>| {
+            value.as_ref().map_or_else(|| "not recorded".to_owned(), |value| plain(kind, value))
+        };
+        writeln!(
+            out,
+            "  {:13} {} -> {}",
+            difference.attribute.key(),
+            shown(&difference.old),
+            shown(&difference.new)
+        )?;
+    }
+    Ok(())
+}
+
+/// All generations, a line each.
+pub(super) fn history(generations: &[Generation], out: &mut dyn Write) -> io::Result<()> {
+    for generation in generations {
+        let manifest = &generation.manifest;
+        writeln!(
+            out,
+            "{:010}  {}  {} objects  {}  {}{}{}",
+            manifest.generation,
+            escape(manifest.created.as_bytes()),
+            manifest.entries,
+            escape(manifest.signed_by.as_bytes()),
+            escape(manifest.reason.as_bytes()),
+            manifest
+                .report
+                .as_ref()
+                .map_or_else(String::new, |id| format!("  report {}", escape(id.as_bytes()))),
+            if generation.has_database { "" } else { "  (database pruned)" },
+        )?;
+    }
+    Ok(())
+}
+
+/// One recorded object for `baseline export`; false if its name cannot stand in such a list.
+pub(super) fn exported(
+    object: &Object,
+    format: ExportFormat,
+    out: &mut dyn Write,
+) -> io::Result<bool> {
+    let attribute = match format {
+        ExportFormat::Jsonl => return object_json(object, out).map(|()| true),
+        ExportFormat::B3sum => Attribute::Content,
+        ExportFormat::Sha256sum => Attribute::Sha256,
+    };
+    let digest = object.recorded.as_ref().and_then(|record| record.get(attribute));
+    let Some(Value::Bytes(digest)) = digest else { return Ok(true) };
+    // b3sum takes names that are not UTF-8 for others; sha256sum takes all.
+    if format == ExportFormat::B3sum && std::str::from_utf8(&object.path).is_err() {
+        return Ok(false);
+    }
+    let special: &[u8] = if format == ExportFormat::B3sum { b"\\\n" } else { b"\\\n\r" };
+    if object.path.iter().any(|byte| special.contains(byte)) {
+        // Both read a line that begins with a backslash as one with escapes.
+        out.write_all(b"\\")?;
+    }
+    write!(out, "{}  ", hex(digest))?;
+    for byte in &object.path {
+        match byte {
+            b'\\' => out.write_all(b"\\\\")?,
+            b'\n' => out.write_all(b"\\n")?,
+            b'\r' if format == ExportFormat::Sha256sum => out.write_all(b"\\r")?,
+            other => out.write_all(&[*other])?,
+        }
+    }
+    out.write_all(b"\n")?;
+    Ok(true)
+}
+
+fn object_json(object: &Object, out: &mut dyn Write) -> io::Result<()> {
+    let mut line = serde_json::Map::new();
+    path_json(&object.path, &mut line)?;
+    line.insert("rule".to_owned(), object.rule.clone().into());
+    match &object.recorded {
+        None => drop(line.insert("unexamined".to_owned(), true.into())),
+        Some(record) => {
+            let added = Change::Added { observed: record.clone() };
+            let attributes = crate::report::build::attributes(&added);
+            let mut values = serde_json::Map::new();
+            for entry in attributes {
+                let value = serde_json::to_value(&entry.new).map_err(io::Error::other)?;
+                values.insert(entry.name.clone(), value);
+                if let Some(bytes) = entry.new_bytes {
+                    values.insert(format!("{}_bytes", entry.name), bytes.into());
+                }
+            }
+            line.insert("attributes".to_owned(), values.into());
+        }
+    }
+    crate::report::json::write_value(&line.into(), out)
+}
+
+/// A path as every JSON form has it.
+fn path_json(
+    path: &[u8],
+    object: &mut serde_json::Map<String, serde_json::Value>,
+) -> io::Result<()> {
+    let path = crate::report::PathName::of(path);
+    match serde_json::to_value(&path).map_err(io::Error::other)? {
+        serde_json::Value::Object(both) => object.extend(both),
+        text => drop(object.insert("path".to_owned(), text)),
+    }
+    Ok(())
 }

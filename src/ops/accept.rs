@@ -155,7 +155,7 @@ fn belongs(
     let in_chain = match generation.cmp(&force.baseline.generation()) {
         std::cmp::Ordering::Greater => None,
         std::cmp::Ordering::Equal => Some(force.baseline.sealed().digest),
-        std::cmp::Ordering::Less => Some(crate::baseline::manifest_digest(state, generation)?),
+        std::cmp::Ordering::Less => Some(crate::baseline::chained(state, generation)?.digest),
     };
     if in_chain.map(|digest| crate::model::value::hex(&digest))
         != Some(report.baseline.digest.clone())

@@ -17,12 +17,13 @@ use crate::model::clock::rfc3339;
 use crate::model::name;
 use crate::model::scope::Scope;
 use crate::model::severity::Severity;
-use crate::sign::key::{self, Passphrase, SecretKey};
+use crate::sign::key::{self, Passphrase, PublicKey, SecretKey};
 use crate::sign::manifest::BaselineManifest;
 use crate::sign::sshsig::{self, Namespace};
 use crate::sign::trust;
 use crate::state::StateDir;
 use crate::state::error::StateError;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -30,6 +31,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 pub struct Options {
     /// Passphrases of the keys.
     pub secrets: Secrets,
+    /// `--site-key`: the public half of a site key that is kept elsewhere.
+    pub site_key: Option<PathBuf>,
     /// `--force`: make the next generation although there is one.
     pub force: bool,
 }
@@ -76,6 +79,8 @@ pub struct Summary {
     pub policy: Option<String>,
     /// Whether the keys were made by this command.
     pub made_keys: bool,
+    /// The local key's public half, if the site key has still to vouch for it.
+    pub unvouched: Option<PathBuf>,
 }
 
 impl Summary {
@@ -86,9 +91,24 @@ impl Summary {
     }
 }
 
-/// The two keys, open.
+/// The site key: here, or elsewhere with only its public half known.
+enum Site {
+    Here(SecretKey),
+    Elsewhere(PublicKey),
+}
+
+impl Site {
+    fn public(&self) -> PublicKey {
+        match self {
+            Site::Here(key) => key.public(),
+            Site::Elsewhere(key) => key.clone(),
+        }
+    }
+}
+
+/// The two keys, as far as they are here.
 struct Keys {
-    site: SecretKey,
+    site: Site,
     local: SecretKey,
     made: bool,
 }
@@ -102,8 +122,15 @@ struct Keys {
 /// 5. Everything is examined and written to a draft, which is signed and so put in force.
 pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
     let policy = source::policy(context)?;
+    let elsewhere = options.site_key.as_deref().map(super::policy::public_key).transpose()?;
+    // What was signed elsewhere is verified before anything is written.
+    let signed = elsewhere
+        .as_ref()
+        .map(|key| super::apply::signed_source(&policy, context.config_file.as_ref(), &[key]))
+        .transpose()?;
     let passphrases = match has_keys(context, options)? {
         true => None,
+        false if options.site_key.is_some() => Some((None, options.secrets.for_new(Role::Local)?)),
         false => {
             Some((options.secrets.for_new(Role::Site)?, options.secrets.for_new(Role::Local)?))
         }
@@ -124,17 +151,27 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         Some(previous) => previous.manifest.host.clone(),
         None => host_name(context),
     };
-    let keys = keys(context, &state, &options.secrets, passphrases, &host)?;
+    let keys = keys(context, &state, &options.secrets, (passphrases, elsewhere), &host)?;
     draft::sweep(&state)?;
     let created = rfc3339(context.clock.now());
-    let bundle = Bundle::new(
-        &policy,
-        context.config_file.as_ref(),
-        created.clone(),
-        Some(host.clone()),
-        &keys.site.public(),
-    )?;
-    let policy_blake3 = bundle.store(&state, &keys.site)?;
+    let (policy_source, policy_blake3) = match (&keys.site, signed) {
+        (_, Some((bundle, text, signature))) => {
+            bundle.store_signed(&state, &text, &signature)?;
+            (bundle.manifest.source, crate::sign::manifest::digest(text.as_bytes()))
+        }
+        (Site::Here(key), None) => {
+            let config = context.config_file.as_ref();
+            let bundle =
+                Bundle::new(&policy, config, created.clone(), Some(host.clone()), &key.public())?;
+            let digest = bundle.store(&state, key)?;
+            (bundle.manifest.source, digest)
+        }
+        (Site::Elsewhere(_), None) => {
+            return Err(Error::Usage(
+                "keys/site: is kept elsewhere; sign the policy there and name the key's public half with --site-key".to_owned(),
+            ));
+        }
+    };
 
     let active = scan::active(&policy.policy.rules, &context.root, &host)?;
     let rules = Rules { rules: policy.policy.rules, active };
@@ -175,8 +212,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         missed: recorded.missed,
         site: keys.site.public().fingerprint(),
         local: keys.local.public().fingerprint(),
-        policy: bundle.manifest.source,
+        policy: policy_source,
         made_keys: keys.made,
+        unvouched: unvouched(context, &state)?,
     })
 }
 
@@ -246,75 +284,103 @@ fn has_keys(context: &Context, options: &Options) -> Result<bool, Error> {
         return Err(Error::AlreadyInitialised(name::show(state.path())));
     }
     let dir = KeyDir::open(context)?;
-    Ok(dir.text(&state, trust::SITE_KEY)?.is_some()
-        && dir.text(&state, trust::LOCAL_KEY)?.is_some())
+    let site_is_known = options.site_key.is_some() || dir.text(&state, trust::SITE_KEY)?.is_some();
+    Ok(site_is_known && dir.text(&state, trust::LOCAL_KEY)?.is_some())
+}
+
+/// The local key's public half, if nobody vouches for it yet.
+fn unvouched(context: &Context, state: &StateDir) -> Result<Option<PathBuf>, Error> {
+    let dir = KeyDir::open(context)?;
+    Ok(match dir.text(state, trust::LOCAL_PUB_SIG)? {
+        Some(_) => None,
+        None => {
+            let (place, file) = dir.locate(state, trust::LOCAL_PUB);
+            Some(place.path_of(file))
+        }
+    })
 }
 
 /// Passphrases of the site key and the local key; `None` for in the clear.
 type Passphrases = (Option<Passphrase>, Option<Passphrase>);
 
-/// Makes both keys, or opens those that are there.
+/// Makes both keys, or opens those that are there. With a site key kept elsewhere only the local
+/// one is made or opened, and somebody has to vouch for it there.
 fn keys(
     context: &Context,
     state: &StateDir,
     secrets: &Secrets,
-    passphrases: Option<Passphrases>,
+    (passphrases, elsewhere): (Option<Passphrases>, Option<PublicKey>),
     host: &str,
 ) -> Result<Keys, Error> {
     let dir = KeyDir::open(context)?;
-    let site = dir.text(state, trust::SITE_KEY)?;
-    let local = dir.text(state, trust::LOCAL_KEY)?;
-    let (site, local) = match (site, local) {
-        (Some(site), Some(local)) => {
-            let (site, _) = secrets.open(Role::Site, trust::SITE_KEY, &site)?;
-            let (local, _) = secrets.open(Role::Local, trust::LOCAL_KEY, &local)?;
-            // A crash may have come between the secrets and their public parts.
-            publish_keys(&dir, state, &site, &local)?;
-            return Ok(Keys { site, local, made: false });
-        }
-        (None, None) => (
-            SecretKey::generate(&format!("site@{host}")),
-            SecretKey::generate(&format!("{}{host}", trust::LOCAL_COMMENT)),
-        ),
-        // A crash between the two: the half that is there signs nothing yet.
-        (Some(site), None) => (
-            Ok(secrets.open(Role::Site, trust::SITE_KEY, &site)?.0),
-            SecretKey::generate(&format!("{}{host}", trust::LOCAL_COMMENT)),
-        ),
-        (None, Some(_)) => {
+    let site_pem = dir.text(state, trust::SITE_KEY)?;
+    let local_pem = dir.text(state, trust::LOCAL_KEY)?;
+    if elsewhere.is_some() && site_pem.is_some() {
+        return Err(Error::Usage(
+            "--site-key: keys/site is here; init never replaces keys, see fim key rotate"
+                .to_owned(),
+        ));
+    }
+    let (site_passphrase, local_passphrase) = passphrases.unwrap_or_default();
+    let made = local_pem.is_none();
+    let site = match (elsewhere, site_pem) {
+        (Some(public), _) => Site::Elsewhere(public),
+        (None, Some(pem)) => Site::Here(secrets.open(Role::Site, trust::SITE_KEY, &pem)?.0),
+        (None, None) if local_pem.is_some() => {
             return Err(Error::Integrity(
-                "keys/site: gone, although keys/local is there; restore it from a copy".to_owned(),
+                "keys/site: is not here, although keys/local is; restore it from a copy, or name its public half with --site-key".to_owned(),
             ));
         }
+        (None, None) => {
+            let comment = format!("site@{host}");
+            Site::Here(make(&dir, state, trust::SITE_KEY, &comment, site_passphrase)?)
+        }
     };
-    let failed = |object: &str| {
-        let object = object.to_owned();
-        move |cause| Error::Key { object, cause }
+    let local = match local_pem {
+        Some(pem) => secrets.open(Role::Local, trust::LOCAL_KEY, &pem)?.0,
+        None => {
+            let comment = format!("{}{host}", trust::LOCAL_COMMENT);
+            make(&dir, state, trust::LOCAL_KEY, &comment, local_passphrase)?
+        }
     };
-    let site = site.map_err(failed(trust::SITE_KEY))?;
-    let local = local.map_err(failed(trust::LOCAL_KEY))?;
-    let (site_passphrase, local_passphrase) = passphrases.unwrap_or_default();
-    let site_pem = site.to_pem(site_passphrase.as_ref()).map_err(failed(trust::SITE_KEY))?;
-    let local_pem = local.to_pem(local_passphrase.as_ref()).map_err(failed(trust::LOCAL_KEY))?;
-    dir.write(state, trust::SITE_KEY, 0o600, &site_pem)?;
-    dir.write(state, trust::LOCAL_KEY, 0o600, &local_pem)?;
     publish_keys(&dir, state, &site, &local)?;
-    Ok(Keys { site, local, made: true })
+    Ok(Keys { site, local, made })
 }
 
-/// Writes the public parts, what vouches for the local key, and who may sign what.
-pub fn publish_keys(
+/// Makes a key and writes its secret half.
+fn make(
     dir: &KeyDir,
     state: &StateDir,
-    site: &SecretKey,
+    object: &str,
+    comment: &str,
+    passphrase: Option<Passphrase>,
+) -> Result<SecretKey, Error> {
+    let failed = |cause| Error::Key { object: object.to_owned(), cause };
+    let key = SecretKey::generate(comment).map_err(failed)?;
+    let pem = key.to_pem(passphrase.as_ref()).map_err(failed)?;
+    dir.write(state, object, 0o600, &pem)?;
+    Ok(key)
+}
+
+/// Writes the public parts, what vouches for the local key, and who may sign what. Done again by
+/// each init: a crash may have come between a secret and its public part.
+fn publish_keys(
+    dir: &KeyDir,
+    state: &StateDir,
+    site: &Site,
     local: &SecretKey,
 ) -> Result<(), Error> {
     let local_pub = local.public().to_openssh();
-    let vouching = sshsig::sign(site, Namespace::Key, local_pub.as_bytes());
     let signers = key::allowed_signers(&site.public(), &local.public());
     dir.write(state, trust::SITE_PUB, 0o644, &site.public().to_openssh())?;
-    dir.write(state, trust::LOCAL_PUB, 0o644, &local_pub)?;
-    dir.write(state, trust::LOCAL_PUB_SIG, 0o644, &vouching)?;
+    // What a key elsewhere has vouched for byte by byte is not written again.
+    if dir.text(state, trust::LOCAL_PUB)?.as_deref() != Some(local_pub.as_str()) {
+        dir.write(state, trust::LOCAL_PUB, 0o644, &local_pub)?;
+    }
+    if let Site::Here(site) = site {
+        let vouching = sshsig::sign(site, Namespace::Key, local_pub.as_bytes());
+        dir.write(state, trust::LOCAL_PUB_SIG, 0o644, &vouching)?;
+    }
     dir.write(state, trust::ALLOWED_SIGNERS, 0o644, &signers)
 }
 
@@ -392,12 +458,7 @@ pub fn record(
     let ((outcome, spent), mut missed) = scanned?;
     missed.sort();
     let about = About {
-        rules: rules
-            .rules
-            .iter()
-            .zip(&rules.active)
-            .map(|(rule, active)| (rule.to_stored(), *active))
-            .collect(),
+        rules: rules.stored(),
         absent: outcome.absent.iter().map(|(path, rule)| (path.clone(), rule.0)).collect(),
     };
     let finished = draft.finish(&about)?;

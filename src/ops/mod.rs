@@ -5,11 +5,13 @@
 //! them.
 
 pub mod accept;
+pub mod apply;
 pub mod baseline;
 pub mod check;
 pub mod draft;
 pub mod force;
 pub mod generation;
+pub mod history;
 pub mod init;
 pub mod key;
 pub mod people;

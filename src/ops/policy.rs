@@ -14,10 +14,11 @@ use crate::model::name;
 use crate::model::scope::{Look, Scope};
 use crate::policy::Rule;
 use crate::policy::selection::Verdict;
+use crate::sign::key::{PublicKey, SecretKey};
 use crate::sign::sshsig::{self, Namespace};
 use crate::sign::trust;
 use crate::state::StateDir;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// What a policy covers on this host.
@@ -143,16 +144,30 @@ pub fn explain(context: &Context, path: &[u8]) -> Result<Explanation, Error> {
 pub struct Signed {
     /// The manifest's file.
     pub manifest: PathBuf,
-    /// The signature's file.
-    pub signature: PathBuf,
+    /// The signature's file; `None` if it is to be made elsewhere.
+    pub signature: Option<PathBuf>,
     /// Names of the files it covers.
     pub files: Vec<String>,
     /// Fingerprint of the site key.
     pub signed_by: String,
 }
 
+/// A public key from a file that somebody names.
+pub fn public_key(path: &Path) -> Result<PublicKey, Error> {
+    let wrong = |cause: String| Error::Usage(format!("--site-key {}: {cause}", name::show(path)));
+    let text = crate::policy::files::read_text(path).map_err(wrong)?;
+    PublicKey::from_openssh(&text).map_err(|cause| wrong(cause.to_string()))
+}
+
 /// Signs the policy's source with the site key: a manifest and its signature beside it.
-pub fn sign(context: &Context, secrets: &Secrets) -> Result<Signed, Error> {
+///
+/// With `elsewhere`, the public half of a site key that is not here, only the manifest is written,
+/// to be signed by `ssh-keygen -Y sign`.
+pub fn sign(
+    context: &Context,
+    secrets: &Secrets,
+    elsewhere: Option<&Path>,
+) -> Result<Signed, Error> {
     let policy = source::policy(context)?;
     let Some(path) = policy.path.clone() else {
         return Err(Error::Usage(
@@ -160,18 +175,17 @@ pub fn sign(context: &Context, secrets: &Secrets) -> Result<Signed, Error> {
                 .to_owned(),
         ));
     };
-    let state = StateDir::open(&context.state_path)?;
-    let dir = KeyDir::open(context)?;
-    let Some(pem) = dir.text(&state, trust::SITE_KEY)? else {
-        return Err(Error::Passphrase(
-            "keys/site: is not here; sign on the host that has the site key".to_owned(),
-        ));
+    let (public, key) = match elsewhere {
+        Some(file) => (public_key(file)?, None),
+        None => {
+            let key = site_key(context, secrets)?;
+            (key.public(), Some(key))
+        }
     };
-    let (key, _) = secrets.open(Role::Site, trust::SITE_KEY, &pem)?;
     let created = rfc3339(context.clock.now());
-    let bundle = Bundle::new(&policy, context.config_file.as_ref(), created, None, &key.public())?;
+    let bundle = Bundle::new(&policy, context.config_file.as_ref(), created, None, &public)?;
     let text = bundle.text()?;
-    let signature = sshsig::sign(&key, Namespace::Policy, text.as_bytes());
+    let signature = key.map(|key| sshsig::sign(&key, Namespace::Policy, text.as_bytes()));
     let (Some(above), Some(file)) = (path.parent(), path.file_name().and_then(|f| f.to_str()))
     else {
         return Err(Error::Unreadable(format!("{}: is no file", name::show(&path))));
@@ -180,11 +194,25 @@ pub fn sign(context: &Context, secrets: &Secrets) -> Result<Signed, Error> {
     let manifest_name = format!("{file}.manifest");
     let signature_name = format!("{file}.manifest.sig");
     beside.write_durably(&manifest_name, 0o644, text.as_bytes())?;
-    beside.write_durably(&signature_name, 0o644, signature.as_bytes())?;
+    if let Some(signature) = &signature {
+        beside.write_durably(&signature_name, 0o644, signature.as_bytes())?;
+    }
     Ok(Signed {
         manifest: above.join(manifest_name),
-        signature: above.join(signature_name),
+        signature: signature.map(|_| above.join(signature_name)),
         files: bundle.files.keys().cloned().collect(),
-        signed_by: key.public().fingerprint(),
+        signed_by: public.fingerprint(),
     })
+}
+
+fn site_key(context: &Context, secrets: &Secrets) -> Result<SecretKey, Error> {
+    let state = StateDir::open(&context.state_path)?;
+    let dir = KeyDir::open(context)?;
+    let Some(pem) = dir.text(&state, trust::SITE_KEY)? else {
+        return Err(Error::Passphrase(
+            "keys/site: is not here; sign where it is, or name its public half with --site-key"
+                .to_owned(),
+        ));
+    };
+    Ok(secrets.open(Role::Site, trust::SITE_KEY, &pem)?.0)
 }

@@ -31,6 +31,12 @@ impl Rules {
             .map_err(|error| Error::Other(error.to_string()))
     }
 
+    /// The rules as they are stored in a baseline.
+    pub fn stored(&self) -> Vec<(String, bool)> {
+        let rules = self.rules.iter().zip(&self.active);
+        rules.map(|(rule, active)| (rule.to_stored(), *active)).collect()
+    }
+
     /// Names of the rules that are not active.
     pub fn inactive(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter().zip(&self.active).filter(|(_, active)| !**active).map(|(rule, _)| rule)

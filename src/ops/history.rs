@@ -1,0 +1,324 @@
+//! Generations side by side: history, differences, export, going back, pruning, bundles.
+
+use super::accept::Accepted;
+use super::baseline::Object;
+use super::force::{Force, KeyDir};
+use super::generation::{self, Cause};
+use super::secrets::Secrets;
+use super::{Context, Error};
+use crate::baseline::rows::{Reader, Recorded, Span};
+use crate::baseline::{self, Baseline, Sealed, digest_file, draft};
+use crate::drift::compare::compare;
+use crate::model::attribute::AttributeSet;
+use crate::model::change::Change;
+use crate::model::name;
+use crate::sign::manifest::BaselineManifest;
+use crate::sign::trust;
+use crate::state::StateDir;
+use crate::state::error::StateError;
+use crate::state::names::{self, Part};
+use std::path::Path;
+
+/// One generation of the chain.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// What was signed.
+    pub manifest: BaselineManifest,
+    /// Whether its database is still there.
+    pub has_database: bool,
+}
+
+/// All generations of the verified chain, oldest first.
+pub fn history(context: &Context) -> Result<Vec<Generation>, Error> {
+    let state = context.state()?;
+    let force = Force::load(context, &state)?;
+    chain(&state, &force)
+}
+
+fn chain(state: &StateDir, force: &Force) -> Result<Vec<Generation>, Error> {
+    let found = baseline::generations(state)?;
+    let head = force.baseline.generation();
+    (1..=head)
+        .map(|number| {
+            let manifest = match number == head {
+                true => force.baseline.sealed().manifest.clone(),
+                false => baseline::chained(state, number)?.manifest,
+            };
+            let has_database =
+                found.iter().any(|files| files.generation == number && files.database);
+            Ok(Generation { manifest, has_database })
+        })
+        .collect()
+}
+
+/// Opens one generation of the chain; its database must have the digest its manifest names.
+fn open(state: &StateDir, force: &Force, generation: u64) -> Result<Baseline, Error> {
+    let head = force.baseline.generation();
+    if generation == 0 || generation > head {
+        return Err(Error::Usage(format!(
+            "generation {generation}: there are generations 1 to {head}; see fim baseline history"
+        )));
+    }
+    let sealed = match generation == head {
+        true => force.baseline.sealed().clone(),
+        false => {
+            let chained = baseline::chained(state, generation)?;
+            Sealed {
+                manifest: chained.manifest,
+                digest: chained.digest,
+                // The chain vouches for it; whose key signed it then is what the manifest says.
+                signer: force.baseline.sealed().signer.clone(),
+            }
+        }
+    };
+    match state.open_file(&Part::Database.name(generation)) {
+        Err(StateError::Missing(_)) => Err(Error::Usage(format!(
+            "generation {generation}: its database was pruned; only its manifest is left"
+        ))),
+        _ => Ok(baseline::open(state, sealed)?),
+    }
+}
+
+/// How an object differs between two generations.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// Its path.
+    pub path: Vec<u8>,
+    /// What it was and what it is.
+    pub change: Change,
+}
+
+/// Hands every difference between two generations to `each`, directory by directory.
+pub fn diff(
+    context: &Context,
+    old: u64,
+    new: u64,
+    each: &mut dyn FnMut(Difference) -> std::io::Result<()>,
+) -> Result<(), Error> {
+    let state = context.state()?;
+    let force = Force::load(context, &state)?;
+    let old = open(&state, &force, old)?;
+    let new = open(&state, &force, new)?;
+    let sides = Sides { old: &*old.reader()?, new: &*new.reader()? };
+    let mut tell = |path: Vec<u8>, old: Option<Recorded>, new: Option<Recorded>| {
+        let Some(change) = change(old, new) else { return Ok(()) };
+        each(Difference { path, change })
+            .map_err(|error| Error::Other(format!("standard output: {error}")))
+    };
+    let row = |reader: &Reader| reader.directory(0, b"");
+    let (old_root, new_root) = (row(sides.old)?, row(sides.new)?);
+    tell(
+        b"/".to_vec(),
+        old_root.as_ref().and_then(|row| row.recorded.clone()),
+        new_root.as_ref().and_then(|row| row.recorded.clone()),
+    )?;
+    let mut open_dirs =
+        vec![(b"/".to_vec(), old_root.map(|row| row.id), new_root.map(|row| row.id))];
+    while let Some((path, old_id, new_id)) = open_dirs.pop() {
+        let old_rows = sides.rows(sides.old, old_id)?;
+        let new_rows = sides.rows(sides.new, new_id)?;
+        let names: std::collections::BTreeSet<&Vec<u8>> =
+            old_rows.keys().chain(new_rows.keys()).collect();
+        let mut below = Vec::new();
+        for entry in names {
+            let (old, new) = (old_rows.get(entry), new_rows.get(entry));
+            let full = name::join(&path, entry);
+            let recorded = |side: Option<&Listed>| side.and_then(|listed| listed.recorded.clone());
+            tell(full.clone(), recorded(old), recorded(new))?;
+            let dirs = (old.and_then(|listed| listed.dir), new.and_then(|listed| listed.dir));
+            if dirs != (None, None) {
+                below.push((full, dirs.0, dirs.1));
+            }
+        }
+        open_dirs.extend(below.into_iter().rev());
+    }
+    Ok(())
+}
+
+/// The two generations that are compared.
+struct Sides<'a> {
+    old: &'a Reader,
+    new: &'a Reader,
+}
+
+/// What lies under one name: a record, if something is covered, and the number of a directory.
+struct Listed {
+    recorded: Option<Recorded>,
+    dir: Option<i64>,
+}
+
+impl Sides<'_> {
+    fn rows(
+        &self,
+        reader: &Reader,
+        id: Option<i64>,
+    ) -> Result<std::collections::BTreeMap<Vec<u8>, Listed>, Error> {
+        let mut rows = std::collections::BTreeMap::new();
+        let Some(id) = id else { return Ok(rows) };
+        for dir in reader.directories(id, Span::ALL)? {
+            let listed = Listed { recorded: dir.recorded, dir: Some(dir.id) };
+            rows.insert(dir.name.into_vec(), listed);
+        }
+        reader.entries::<Error>(id, Span::ALL, |entry, recorded| {
+            // A name can be both: a file where a directory was, whose entries are still recorded.
+            let listed = rows.entry(entry.to_vec()).or_insert(Listed { recorded: None, dir: None });
+            listed.recorded = Some(recorded);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+}
+
+fn change(old: Option<Recorded>, new: Option<Recorded>) -> Option<Change> {
+    match (old, new) {
+        (None, None) | (Some(None), Some(None)) => None,
+        (Some(old), None) => Some(Change::Removed { recorded: old }),
+        (None | Some(None), Some(Some(new))) => Some(Change::Added { observed: new }),
+        (None, Some(None)) => None,
+        (Some(Some(old)), Some(None)) => Some(Change::Removed { recorded: Some(old) }),
+        (Some(Some(old)), Some(Some(new))) => {
+            let differences = compare(Some(&old), &new, AttributeSet::all());
+            (old != new && !differences.is_empty()).then_some(Change::Changed {
+                recorded: Some(old),
+                observed: new,
+                differences,
+            })
+        }
+    }
+}
+
+/// Makes a new generation with the content and policy of an old one; the chain goes forward.
+pub fn revert(
+    context: &Context,
+    generation: u64,
+    secrets: &Secrets,
+    reason: &str,
+) -> Result<Accepted, Error> {
+    let state = context.state()?;
+    let _lock = state.lock("fim baseline revert")?;
+    let force = Force::load(context, &state)?;
+    let old = open(&state, &force, generation)?;
+    if generation == force.baseline.generation() {
+        return Err(Error::Usage(format!(
+            "generation {generation}: is in force; name an older one"
+        )));
+    }
+    let key = generation::local_key(context, &state, secrets)?;
+    draft::sweep(&state)?;
+    let manifest = old.sealed().manifest.clone();
+    // The rules stand in the database, so its policy comes back with it; it must still verify.
+    super::store::load(&state, &manifest.policy_blake3, &force.trust)?;
+    let next = force.baseline.generation() + 1;
+    let object = draft::copy(&state, generation, next)?;
+    let (digest, bytes) = digest_file(&state.open_file(&object)?, &object)?;
+    if digest != manifest.baseline_blake3 {
+        return Err(Error::Integrity(format!(
+            "{object}: is not a copy of generation {generation}; try again"
+        )));
+    }
+    let finished = draft::Finished { generation: next, digest, bytes, entries: manifest.entries };
+    let cause =
+        Cause { reason: reason.to_owned(), report: None, policy_blake3: manifest.policy_blake3 };
+    let manifest_digest = generation::publish(context, &state, &force, &finished, cause, &key)?;
+    Ok(Accepted { generation: next, manifest_digest })
+}
+
+/// Removes the databases of old generations, all but the newest `keep`; returns their numbers.
+/// Manifests stay, so the chain stays whole.
+pub fn prune(context: &Context, keep: u64) -> Result<Vec<u64>, Error> {
+    if keep == 0 {
+        return Err(Error::Usage(
+            "--keep 0: the generation in force is never pruned; keep 1 or more".to_owned(),
+        ));
+    }
+    let state = context.state()?;
+    let _lock = state.lock("fim baseline prune")?;
+    let force = Force::load(context, &state)?;
+    let oldest = force.baseline.generation().saturating_sub(keep - 1);
+    let mut pruned = Vec::new();
+    for files in baseline::generations(&state)? {
+        if files.database && files.generation < oldest {
+            state.remove(&Part::Database.name(files.generation))?;
+            pruned.push(files.generation);
+        }
+    }
+    Ok(pruned)
+}
+
+/// What an exported line looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Export {
+    /// Everything recorded, one JSON object a line.
+    JsonLines,
+    /// A list for `b3sum --check`.
+    B3sum,
+    /// A list for `sha256sum --check`.
+    Sha256sum,
+}
+
+/// Hands every recorded object of the generation in force to `each`.
+pub fn export(
+    context: &Context,
+    each: &mut dyn FnMut(Object) -> std::io::Result<()>,
+) -> Result<(), Error> {
+    super::baseline::list(context, None, each)
+}
+
+/// Packs what a check needs into a tar archive for the rescue disk: the generation in force, the
+/// manifests that lead to it, its policy, and the public halves of the keys. No secret is in it.
+pub fn bundle(context: &Context, file: &Path) -> Result<Vec<String>, Error> {
+    let state = context.state()?;
+    let force = Force::load(context, &state)?;
+    let keys = KeyDir::open(context)?;
+    let failed = |error: std::io::Error| {
+        Error::Other(format!("{}: {error}; name a file that can be written", name::show(file)))
+    };
+    let mut options = std::fs::OpenOptions::new();
+    let target =
+        std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600)
+            .open(file)
+            .map_err(failed)?;
+    let mut archive = tar::Builder::new(std::io::BufWriter::new(target));
+    let mut packed = Vec::new();
+    let mut pack = |object: &str, size: u64, content: &mut dyn std::io::Read| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(size);
+        header.set_mode(0o600);
+        header.set_entry_type(tar::EntryType::Regular);
+        archive.append_data(&mut header, object, content).map_err(failed)?;
+        packed.push(object.to_owned());
+        Ok::<(), Error>(())
+    };
+    let head = force.baseline.generation();
+    let mut objects = vec![Part::Database.name(head), Part::Signature.name(head)];
+    objects.extend((1..=head).map(|number| Part::Manifest.name(number)));
+    let dir = super::store::dir_name(&force.baseline.sealed().manifest.policy_blake3);
+    objects.push(format!("{dir}/{}", names::POLICY_MANIFEST));
+    objects.push(format!("{dir}/{}", names::POLICY_SIGNATURE));
+    objects.extend(force.bundle.files.keys().map(|file| format!("{dir}/{file}")));
+    for object in objects {
+        let mut content = state.open_file(&object)?;
+        let size = content.metadata().map_err(failed)?.len();
+        pack(&object, size, &mut content)?;
+    }
+    for object in [
+        trust::SITE_PUB,
+        trust::SITE_PUB_SIG,
+        trust::SITE_OLD_PUB,
+        trust::SITE_NEXT_PUB,
+        trust::SITE_NEXT_PUB_SIG,
+        trust::LOCAL_PUB,
+        trust::LOCAL_PUB_SIG,
+        trust::LOCAL_NEXT_PUB,
+        trust::LOCAL_NEXT_PUB_SIG,
+        trust::ALLOWED_SIGNERS,
+    ] {
+        if let Some(text) = keys.text(&state, object)? {
+            pack(object, text.len() as u64, &mut text.as_bytes())?;
+        }
+    }
+    let buffered = archive.into_inner().map_err(failed)?;
+    let written = buffered.into_inner().map_err(|error| failed(error.into_error()))?;
+    written.sync_all().map_err(failed)?;
+    Ok(packed)
+}
