@@ -73,7 +73,7 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
             let context = context(&global)?;
             let options = ops::init::Options { secrets: secrets(&passphrases), force };
             let summary = ops::init::run(&context, &options)?;
-            output(|out| show::init(&summary, out))?;
+            output(|out| show::init(&summary, term::columns(), out))?;
             Ok(if summary.is_incomplete() { exit::INCOMPLETE } else { exit::DONE })
         }
         Command::Check(arguments) => check(&global, arguments),

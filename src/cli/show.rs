@@ -21,8 +21,8 @@ fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// What `init` did, and what to write down.
-pub(super) fn init(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+/// What `init` did, and what to write down, for lines of so many columns.
+pub(super) fn init(summary: &Summary, width: usize, out: &mut dyn Write) -> io::Result<()> {
     let policy = summary.policy.as_deref().map_or("built in".to_owned(), |p| escape(p.as_bytes()));
     writeln!(
         out,
@@ -46,7 +46,7 @@ pub(super) fn init(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "  {}", escape(rule.as_bytes()))?;
         }
     }
-    paths("absent, and told if they appear", &summary.absent, out)?;
+    abreast("absent, and told if they appear", &summary.absent, width, out)?;
     problems(&summary.problems, out)?;
     if !summary.missed.is_empty() {
         writeln!(out, "\nnot examined:")?;
@@ -92,22 +92,53 @@ fn paths(title: &str, list: &[Vec<u8>], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn problems(list: &[(Problem, String)], out: &mut dyn Write) -> io::Result<()> {
+/// The same with as many on a line as fit.
+fn abreast(title: &str, list: &[Vec<u8>], width: usize, out: &mut dyn Write) -> io::Result<()> {
     if list.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\ncoverage:")?;
-    for (problem, rule) in list.iter().rev() {
-        writeln!(
-            out,
-            "  {:8} {} (rule \"{}\"): {}",
-            problem.severity,
-            escape(&problem.path),
-            escape(rule.as_bytes()),
-            problem.text
-        )?;
+    writeln!(out, "\n{title}:")?;
+    let mut line = String::new();
+    for path in list {
+        let mut shown = escape(path);
+        if shown.contains(char::is_whitespace) {
+            // Else a blank in it could be taken for its end.
+            shown = format!("\"{shown}\"");
+        }
+        let taken = line.chars().count() + shown.chars().count() + 2;
+        if !line.is_empty() && taken > width {
+            writeln!(out, "{line}")?;
+            line.clear();
+        }
+        line.push_str("  ");
+        line.push_str(&shown);
+    }
+    writeln!(out, "{line}")
+}
+
+/// Gaps in coverage, the severe ones first; apart from them what only has to be known.
+fn problems(list: &[(Problem, String)], out: &mut dyn Write) -> io::Result<()> {
+    let (known, gaps): (Vec<_>, Vec<_>) =
+        list.iter().partition(|(problem, _)| problem.severity == Severity::Info);
+    if !gaps.is_empty() {
+        writeln!(out, "\ncoverage problems:")?;
+    }
+    for (problem, rule) in gaps.into_iter().rev() {
+        let text = problem_text(problem, rule);
+        writeln!(out, "  {:8} {text}", problem.severity)?;
+    }
+    if !known.is_empty() {
+        writeln!(out, "\nto be known about coverage:")?;
+    }
+    for (problem, rule) in known {
+        writeln!(out, "  {}", problem_text(problem, rule))?;
     }
     Ok(())
+}
+
+fn problem_text(problem: &Problem, rule: &str) -> String {
+    let path = escape(&problem.path);
+    format!("{path} (rule \"{}\"): {}", escape(rule.as_bytes()), problem.text)
 }
 
 /// What a policy covers here.
