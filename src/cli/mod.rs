@@ -82,10 +82,7 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
         Command::Baseline { verb } => baseline(&global, verb),
         Command::Key { verb } => key(&global, verb),
         Command::Completions { shell } => {
-            output(|out| {
-                pages::completions(shell, out);
-                Ok(())
-            })?;
+            output(|out| pages::completions(shell, out))?;
             Ok(exit::DONE)
         }
         Command::Man { dir } => {
