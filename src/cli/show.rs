@@ -357,3 +357,63 @@ pub(super) fn rotated(rotated: &key::Rotated, out: &mut dyn Write) -> io::Result
     }
     writeln!(out, "Write the new fingerprints down and renew pins of the old ones.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::change::RuleIndex;
+    use expect_test::{Expect, expect};
+
+    fn check(write: impl FnOnce(&mut dyn Write) -> io::Result<()>, expected: &Expect) {
+        let mut bytes = Vec::new();
+        write(&mut bytes).unwrap();
+        expected.assert_eq(&String::from_utf8(bytes).unwrap());
+    }
+
+    #[test]
+    fn absent_paths_stand_abreast() {
+        let long = format!("/{}", "long".repeat(12));
+        let list = ["/efi", "/etc/at.allow", "/a b\n", &long, "/x", "/y"];
+        let list: Vec<Vec<u8>> = list.iter().map(|path| path.as_bytes().to_vec()).collect();
+        check(
+            |out| abreast("absent", &list, 30, out),
+            &expect![[r#"
+
+            absent:
+              /efi  /etc/at.allow
+              "/a b\x0a"
+              /longlonglonglonglonglonglonglonglonglonglonglong
+              /x  /y
+        "#]],
+        );
+        check(|out| abreast("absent", &[], 30, out), &expect![""]);
+    }
+
+    #[test]
+    fn severe_problems_come_first_and_what_is_only_to_be_known_apart() {
+        let problem = |severity, path: &str| {
+            let (path, text) = (path.as_bytes().to_vec(), "is a link".to_owned());
+            (Problem { severity, path, rule: RuleIndex(0), text }, "bins".to_owned())
+        };
+        let list = [
+            problem(Severity::Info, "/bin"),
+            problem(Severity::Info, "/sbin"),
+            problem(Severity::Low, "/opt"),
+            problem(Severity::High, "/srv"),
+        ];
+        check(
+            |out| problems(&list, out),
+            &expect![[r#"
+
+            coverage problems:
+              high     /srv (rule "bins"): is a link
+              low      /opt (rule "bins"): is a link
+
+            to be known about coverage:
+              /bin (rule "bins"): is a link
+              /sbin (rule "bins"): is a link
+        "#]],
+        );
+        check(|out| problems(&[], out), &expect![""]);
+    }
+}

@@ -17,7 +17,9 @@ use page::{Page, Paint};
 use std::io::{self, Write};
 
 /// Said of what is only counted below level 4.
-const LISTED: &str = "(level 4 lists them)";
+fn listed(count: usize) -> &'static str {
+    if count == 1 { "(level 4 lists it)" } else { "(level 4 lists them)" }
+}
 
 /// How a report is shown.
 #[derive(Clone, Copy, Debug)]
@@ -329,7 +331,8 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     if !counted.is_empty() {
         let count = values::grouped_len(counted.len());
         let lead = format!("  {:<8}  ", Severity::Info);
-        let text = format!("{count} that only have to be known {LISTED}");
+        let verb = if counted.len() == 1 { "has" } else { "have" };
+        let text = format!("{count} that only {verb} to be known {}", listed(counted.len()));
         page.block(&lead, 14, &text, Paint::Plain)?;
     }
     absent(report, page)?;
@@ -361,7 +364,8 @@ fn absent(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     page.gap()?;
     let count = values::counted(report.absent.len() as u64, "path", "paths");
     if !page.is_full() {
-        return page.block("", 4, &format!("{count} {WHAT} {LISTED}"), Paint::Plain);
+        let text = format!("{count} {WHAT} {}", listed(report.absent.len()));
+        return page.block("", 4, &text, Paint::Plain);
     }
     page.block("", 4, &format!("{count} {WHAT}"), Paint::Plain)?;
     for path in &report.absent {

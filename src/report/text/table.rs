@@ -1,7 +1,7 @@
 //! The table by rule, as Tripwire's: every active rule, with or without drift. Below level 4, rules
 //! that have nothing to watch are only counted.
 
-use super::LISTED;
+use super::listed;
 use super::page::{Page, Paint, columns, wrap};
 use super::values::{counted, grouped};
 use crate::report::{Report, RuleEntry};
@@ -57,7 +57,7 @@ pub(super) fn rules(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     if !idle.is_empty() {
         let count = counted(idle.len() as u64, "rule", "rules");
         let place = if report.scope.is_limited() { "in this scope" } else { "here" };
-        let text = format!("{count} with nothing to watch {place} {LISTED}");
+        let text = format!("{count} with nothing to watch {place} {}", listed(idle.len()));
         page.block("  ", 6, &text, Paint::Plain)?;
     }
     page.unbroken(&table.line("  ", "Total", &total), Paint::Bold)
