@@ -74,7 +74,7 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
             let context = context(&global)?;
             let options = ops::init::Options { secrets: secrets(&passphrases), site_key, force };
             let summary = ops::init::run(&context, &options)?;
-            output(|out| show::init(&summary, out))?;
+            output(|out| show::init(&summary, term::columns(), out))?;
             Ok(if summary.is_incomplete() { exit::INCOMPLETE } else { exit::DONE })
         }
         Command::Check(arguments) => check(&global, arguments),
@@ -84,10 +84,7 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
         Command::Baseline { verb } => baseline(&global, verb),
         Command::Key { verb } => key(&global, verb),
         Command::Completions { shell } => {
-            output(|out| {
-                pages::completions(shell, out);
-                Ok(())
-            })?;
+            output(|out| pages::completions(shell, out))?;
             Ok(exit::DONE)
         }
         Command::Man { dir } => {

@@ -5,10 +5,11 @@ use clap::CommandFactory as _;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Completions for a shell.
-pub(super) fn completions(shell: clap_complete::Shell, out: &mut dyn Write) {
-    let mut out = out;
-    clap_complete::generate(shell, &mut Arguments::command(), "fim", &mut out);
+/// Completions for a shell. Gathered first, because the generator panics where writing fails.
+pub(super) fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> io::Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "fim", &mut text);
+    out.write_all(&text)
 }
 
 /// Writes `fim.8` and a page for each command to a directory.

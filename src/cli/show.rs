@@ -24,8 +24,8 @@ fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// What `init` did, and what to write down.
-pub(super) fn init(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+/// What `init` did, and what to write down, for lines of so many columns.
+pub(super) fn init(summary: &Summary, width: usize, out: &mut dyn Write) -> io::Result<()> {
     let policy = summary.policy.as_deref().map_or("built in".to_owned(), |p| escape(p.as_bytes()));
     writeln!(
         out,
@@ -49,7 +49,7 @@ pub(super) fn init(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "  {}", escape(rule.as_bytes()))?;
         }
     }
-    paths("absent, and told if they appear", &summary.absent, out)?;
+    abreast("absent, and told if they appear", &summary.absent, width, out)?;
     problems(&summary.problems, out)?;
     if !summary.missed.is_empty() {
         writeln!(out, "\nnot examined:")?;
@@ -101,22 +101,53 @@ fn paths(title: &str, list: &[Vec<u8>], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn problems(list: &[(Problem, String)], out: &mut dyn Write) -> io::Result<()> {
+/// The same with as many on a line as fit.
+fn abreast(title: &str, list: &[Vec<u8>], width: usize, out: &mut dyn Write) -> io::Result<()> {
     if list.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\ncoverage:")?;
-    for (problem, rule) in list.iter().rev() {
-        writeln!(
-            out,
-            "  {:8} {} (rule \"{}\"): {}",
-            problem.severity,
-            escape(&problem.path),
-            escape(rule.as_bytes()),
-            problem.text
-        )?;
+    writeln!(out, "\n{title}:")?;
+    let mut line = String::new();
+    for path in list {
+        let mut shown = escape(path);
+        if shown.contains(char::is_whitespace) {
+            // Else a blank in it could be taken for its end.
+            shown = format!("\"{shown}\"");
+        }
+        let taken = line.chars().count() + shown.chars().count() + 2;
+        if !line.is_empty() && taken > width {
+            writeln!(out, "{line}")?;
+            line.clear();
+        }
+        line.push_str("  ");
+        line.push_str(&shown);
+    }
+    writeln!(out, "{line}")
+}
+
+/// Gaps in coverage, the severe ones first; apart from them what only has to be known.
+fn problems(list: &[(Problem, String)], out: &mut dyn Write) -> io::Result<()> {
+    let (known, gaps): (Vec<_>, Vec<_>) =
+        list.iter().partition(|(problem, _)| problem.severity == Severity::Info);
+    if !gaps.is_empty() {
+        writeln!(out, "\ncoverage problems:")?;
+    }
+    for (problem, rule) in gaps.into_iter().rev() {
+        let text = problem_text(problem, rule);
+        writeln!(out, "  {:8} {text}", problem.severity)?;
+    }
+    if !known.is_empty() {
+        writeln!(out, "\nto be known about coverage:")?;
+    }
+    for (problem, rule) in known {
+        writeln!(out, "  {}", problem_text(problem, rule))?;
     }
     Ok(())
+}
+
+fn problem_text(problem: &Problem, rule: &str) -> String {
+    let path = escape(&problem.path);
+    format!("{path} (rule \"{}\"): {}", escape(rule.as_bytes()), problem.text)
 }
 
 /// What a policy covers here.
@@ -464,4 +495,64 @@ fn path_json(
         text => drop(object.insert("path".to_owned(), text)),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::change::RuleIndex;
+    use expect_test::{Expect, expect};
+
+    fn check(write: impl FnOnce(&mut dyn Write) -> io::Result<()>, expected: &Expect) {
+        let mut bytes = Vec::new();
+        write(&mut bytes).unwrap();
+        expected.assert_eq(&String::from_utf8(bytes).unwrap());
+    }
+
+    #[test]
+    fn absent_paths_stand_abreast() {
+        let long = format!("/{}", "long".repeat(12));
+        let list = ["/efi", "/etc/at.allow", "/a b\n", &long, "/x", "/y"];
+        let list: Vec<Vec<u8>> = list.iter().map(|path| path.as_bytes().to_vec()).collect();
+        check(
+            |out| abreast("absent", &list, 30, out),
+            &expect![[r#"
+
+            absent:
+              /efi  /etc/at.allow
+              "/a b\x0a"
+              /longlonglonglonglonglonglonglonglonglonglonglong
+              /x  /y
+        "#]],
+        );
+        check(|out| abreast("absent", &[], 30, out), &expect![""]);
+    }
+
+    #[test]
+    fn severe_problems_come_first_and_what_is_only_to_be_known_apart() {
+        let problem = |severity, path: &str| {
+            let (path, text) = (path.as_bytes().to_vec(), "is a link".to_owned());
+            (Problem { severity, path, rule: RuleIndex(0), text }, "bins".to_owned())
+        };
+        let list = [
+            problem(Severity::Info, "/bin"),
+            problem(Severity::Info, "/sbin"),
+            problem(Severity::Low, "/opt"),
+            problem(Severity::High, "/srv"),
+        ];
+        check(
+            |out| problems(&list, out),
+            &expect![[r#"
+
+            coverage problems:
+              high     /srv (rule "bins"): is a link
+              low      /opt (rule "bins"): is a link
+
+            to be known about coverage:
+              /bin (rule "bins"): is a link
+              /sbin (rule "bins"): is a link
+        "#]],
+        );
+        check(|out| problems(&[], out), &expect![""]);
+    }
 }

@@ -45,6 +45,11 @@ fn width() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
+/// Columns for what is set in columns: the terminal's, or what a wide page takes.
+pub(super) fn columns() -> usize {
+    width().unwrap_or(100)
+}
+
 /// Whether the reader can show UTF-8, by the locale: locale(7).
 fn utf8() -> bool {
     let set = |key: &str| std::env::var(key).ok().filter(|value| !value.is_empty());

@@ -13,4 +13,6 @@
 mod support;
 
 mod accept;
+mod architecture;
 mod check;
+mod readme;

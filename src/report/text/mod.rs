@@ -16,6 +16,11 @@ use chrono::FixedOffset;
 use page::{Page, Paint};
 use std::io::{self, Write};
 
+/// Said of what is only counted below level 4.
+fn listed(count: usize) -> &'static str {
+    if count == 1 { "(level 4 lists it)" } else { "(level 4 lists them)" }
+}
+
 /// How a report is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct TextOptions {
@@ -328,7 +333,9 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     }
     let worst = report.coverage.iter().map(|gap| gap.severity).max().unwrap_or(Severity::Info);
     page.heading("Coverage problems", report.coverage.len(), Paint::Severity(worst))?;
-    for gap in &report.coverage {
+    let (told, counted): (Vec<_>, Vec<_>) =
+        report.coverage.iter().partition(|gap| page.is_full() || gap.severity > Severity::Info);
+    for gap in told {
         let mut text = format!("{}: {}", page.path(&gap.path_bytes()), page.shown(&gap.problem));
         if let Some(rule) = &gap.rule {
             text = format!("{text} (rule {})", page.shown(rule));
@@ -336,11 +343,14 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         let lead = format!("  {:<8}  ", gap.severity);
         page.block(&lead, 14, &text, Paint::Severity(gap.severity))?;
     }
-    page.heading("Absent when the baseline was made", report.absent.len(), Paint::Plain)?;
-    for path in &report.absent {
-        let text = page.path(&path.bytes());
-        page.block("  ", 6, &text, Paint::Plain)?;
+    if !counted.is_empty() {
+        let count = values::grouped_len(counted.len());
+        let lead = format!("  {:<8}  ", Severity::Info);
+        let verb = if counted.len() == 1 { "has" } else { "have" };
+        let text = format!("{count} that only {verb} to be known {}", listed(counted.len()));
+        page.block(&lead, 14, &text, Paint::Plain)?;
     }
+    absent(report, page)?;
     page.heading("Inactive rules", report.inactive_rules.len(), Paint::Plain)?;
     for rule in &report.inactive_rules {
         let text = page.shown(rule);
@@ -355,6 +365,26 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         if let Some(rule) = &note.rule {
             text = format!("{text} (rule {})", page.shown(rule));
         }
+        page.block("  ", 6, &text, Paint::Plain)?;
+    }
+    Ok(())
+}
+
+/// Literal start points that were not there and are not: many on any host, and no news.
+fn absent(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    const WHAT: &str = "absent when the baseline was made, and still";
+    if report.absent.is_empty() {
+        return Ok(());
+    }
+    page.gap()?;
+    let count = values::counted(report.absent.len() as u64, "path", "paths");
+    if !page.is_full() {
+        let text = format!("{count} {WHAT} {}", listed(report.absent.len()));
+        return page.block("", 4, &text, Paint::Plain);
+    }
+    page.block("", 4, &format!("{count} {WHAT}"), Paint::Plain)?;
+    for path in &report.absent {
+        let text = page.path(&path.bytes());
         page.block("  ", 6, &text, Paint::Plain)?;
     }
     Ok(())

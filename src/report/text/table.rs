@@ -1,7 +1,9 @@
-//! The table by rule, as Tripwire's: every active rule, with or without drift.
+//! The table by rule, as Tripwire's: every active rule, with or without drift. Below level 4, rules
+//! that have nothing to watch are only counted.
 
+use super::listed;
 use super::page::{Page, Paint, columns, wrap};
-use super::values::grouped;
+use super::values::{counted, grouped};
 use crate::report::{Report, RuleEntry};
 use std::io;
 
@@ -24,8 +26,10 @@ pub(super) fn rules(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         grouped(summary.removed),
         grouped(summary.changed),
     ];
+    let (shown, idle): (Vec<&RuleEntry>, Vec<&RuleEntry>) =
+        report.rules.iter().partition(|rule| page.is_full() || !is_idle(rule, report));
     let rows: Vec<(String, [String; 5])> =
-        report.rules.iter().map(|rule| (page.shown(&rule.name), cells(rule))).collect();
+        shown.iter().map(|rule| (page.shown(&rule.name), cells(rule))).collect();
     let mut widths = heads.map(str::len);
     for cells in rows.iter().map(|(_, cells)| cells).chain([&total]) {
         for (width, cell) in widths.iter_mut().zip(cells) {
@@ -38,8 +42,8 @@ pub(super) fn rules(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
 
     let table = Table { name_width, widths };
     page.unbroken(&table.line("  ", "Rule", &heads.map(str::to_owned)), Paint::Bold)?;
-    for (rule, (name, cells)) in report.rules.iter().zip(&rows) {
-        let drift = rule.added > 0 || rule.removed > 0 || rule.changed > 0;
+    for (rule, (name, cells)) in shown.into_iter().zip(&rows) {
+        let drift = has_drift(rule);
         let paint = if drift { Paint::Severity(rule.severity) } else { Paint::Plain };
         let mark = if drift { "* " } else { "  " };
         for (number, part) in wrap(name, name_width, name_width).into_iter().enumerate() {
@@ -50,7 +54,25 @@ pub(super) fn rules(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
             }
         }
     }
+    if !idle.is_empty() {
+        let count = counted(idle.len() as u64, "rule", "rules");
+        let place = if report.scope.is_limited() { "in this scope" } else { "here" };
+        let text = format!("{count} with nothing to watch {place} {}", listed(idle.len()));
+        page.block("  ", 6, &text, Paint::Plain)?;
+    }
     page.unbroken(&table.line("  ", "Total", &total), Paint::Bold)
+}
+
+fn has_drift(rule: &RuleEntry) -> bool {
+    rule.added > 0 || rule.removed > 0 || rule.changed > 0
+}
+
+/// Whether there is nothing to say about a rule but that it is there. One of which something could
+/// not be examined has something to watch.
+fn is_idle(rule: &RuleEntry, report: &Report) -> bool {
+    rule.objects == 0
+        && !has_drift(rule)
+        && report.errors.iter().all(|error| error.rule != rule.name)
 }
 
 fn cells(rule: &RuleEntry) -> [String; 5] {

@@ -7,8 +7,8 @@ use crate::model::attribute::Attribute;
 use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::model::value::{Time, Value};
-use crate::report::AttributeValue;
 use crate::report::build::RuleInfo;
+use crate::report::{AttributeValue, PathName, RuleEntry};
 use expect_test::{Expect, expect};
 
 fn options(level: u8, width: Option<usize>) -> TextOptions {
@@ -233,8 +233,7 @@ fn level_3_has_values_side_by_side() {
                           (rule programs and libraries)
               low       /usr/share/doc/empty: is empty; nothing is watched there (rule documentation)
 
-            Absent when the baseline was made (1)
-              /etc/gshadow
+            1 path absent when the baseline was made, and still (level 4 lists it)
 
             Inactive rules (1)
               qmail
@@ -333,7 +332,7 @@ fn level_4_has_everything() {
                           (rule programs and libraries)
               low       /usr/share/doc/empty: is empty; nothing is watched there (rule documentation)
 
-            Absent when the baseline was made (1)
+            1 path absent when the baseline was made, and still
               /etc/gshadow
 
             Inactive rules (1)
@@ -347,6 +346,84 @@ fn level_4_has_everything() {
         "#]],
     );
     assert_eq!(text(&report, options(4, None)), text(&report, options(9, None)));
+}
+
+#[test]
+fn what_only_has_to_be_known_is_counted_below_level_4() {
+    let mut report = sample::clean();
+    let mut gap = sample::report().coverage.remove(0);
+    gap.severity = Severity::Low;
+    report.coverage.push(gap.clone());
+    gap.severity = Severity::Info;
+    report.coverage.extend([gap.clone(), gap]);
+    report.absent = vec![PathName::of(b"/etc/a b"), PathName::of(b"/etc/gshadow")];
+    let idle = RuleEntry { name: "idle".to_owned(), objects: 0, ..report.rules[0].clone() };
+    let locked = RuleEntry { name: "locked".to_owned(), ..idle.clone() };
+    report.rules.extend([idle, locked]);
+    let mut error = sample::report().errors.remove(0);
+    error.rule = "locked".to_owned();
+    report.errors.push(error);
+    let tail = |level| {
+        let shown = text(&report, options(level, Some(100)));
+        shown[shown.find("  Rule").unwrap()..].to_owned()
+    };
+    expect![[r#"
+          Rule                    Severity  Objects  Added  Removed  Changed
+          accounts                critical       12      0        0        0
+          programs and libraries  high        4,021      0        0        0
+          documentation           low       177,201      0        0        0
+          locked                  critical        0      0        0        0
+          1 rule with nothing to watch here (level 4 lists it)
+          Total                             181,234      0        0        0
+
+        Not examined (1)
+          /etc/shadow: permission denied; run as root (rule locked)
+
+        Coverage problems (3)
+          low       /bin: is a symbolic link and is watched as one; name /usr/bin to watch what is in it
+                      (rule programs and libraries)
+          info      2 that only have to be known (level 4 lists them)
+
+        2 paths absent when the baseline was made, and still (level 4 lists them)
+
+        Inactive rules (1)
+          qmail
+
+        Report 20261120T021500Z-6c009b0eede456d7
+    "#]].assert_eq(&tail(3));
+    expect![[r#"
+          Rule                    Severity  Objects  Added  Removed  Changed
+          accounts                critical       12      0        0        0
+          programs and libraries  high        4,021      0        0        0
+          documentation           low       177,201      0        0        0
+          idle                    critical        0      0        0        0
+          locked                  critical        0      0        0        0
+          Total                             181,234      0        0        0
+
+        Not examined (1)
+          /etc/shadow: permission denied; run as root (rule locked)
+
+        Coverage problems (3)
+          low       /bin: is a symbolic link and is watched as one; name /usr/bin to watch what is in it
+                      (rule programs and libraries)
+          info      /bin: is a symbolic link and is watched as one; name /usr/bin to watch what is in it
+                      (rule programs and libraries)
+          info      /bin: is a symbolic link and is watched as one; name /usr/bin to watch what is in it
+                      (rule programs and libraries)
+
+        2 paths absent when the baseline was made, and still
+          "/etc/a b"
+          /etc/gshadow
+
+        Inactive rules (1)
+          qmail
+
+        Report 20261120T021500Z-6c009b0eede456d7
+    "#]].assert_eq(&tail(4));
+    assert!(tail(1).contains("1 rule with nothing to watch here"));
+    report.scope.paths.push(PathName::of(b"/etc"));
+    let shown = text(&report, options(3, None));
+    assert!(shown.contains("1 rule with nothing to watch in this scope"), "{shown}");
 }
 
 #[test]
@@ -407,8 +484,7 @@ fn a_mail_stays_within_78_columns() {
           low       /usr/share/doc/empty: is empty; nothing is watched there (rule
                       documentation)
 
-        Absent when the baseline was made (1)
-          /etc/gshadow
+        1 path absent when the baseline was made, and still (level 4 lists it)
 
         Inactive rules (1)
           qmail
