@@ -16,6 +16,7 @@
 //! [`scan::probe`], [`drift::compare`], [`baseline`], [`sign`], [`report`], and last [`ops`] and
 //! [`cli`].
 
+pub mod alert;
 pub mod baseline;
 pub mod cli;
 pub mod config;

@@ -88,6 +88,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         verb: KeyVerb,
     },
+    /// Where reports and events go
+    Sink {
+        #[command(subcommand)]
+        verb: SinkVerb,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -391,4 +396,12 @@ pub(super) enum KeyVerb {
         #[arg(long, default_value = "key rotation")]
         reason: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SinkVerb {
+    /// List the sinks of the configuration in force, else of its source
+    List,
+    /// Send a test through every sink and say what happened
+    Test,
 }

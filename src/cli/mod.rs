@@ -15,7 +15,7 @@ use crate::ops::secrets::{Role, Secrets};
 use crate::ops::{self, Context, Error};
 use args::{
     Arguments, BaselineVerb, CheckArguments, Command, Format, GlobalArguments, KeyVerb,
-    PassphraseArguments, PolicyVerb, ReportVerb,
+    PassphraseArguments, PolicyVerb, ReportVerb, SinkVerb,
 };
 use clap::Parser as _;
 use std::ffi::OsString;
@@ -83,6 +83,7 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
         Command::Report { verb } => report(&global, verb),
         Command::Baseline { verb } => baseline(&global, verb),
         Command::Key { verb } => key(&global, verb),
+        Command::Sink { verb } => sink(&global, verb),
         Command::Completions { shell } => {
             output(|out| pages::completions(shell, out))?;
             Ok(exit::DONE)
@@ -156,6 +157,9 @@ fn check(global: &GlobalArguments, arguments: CheckArguments) -> Result<u8, Erro
     }
     if let Some(cause) = &checked.complete.unstored {
         term::say(&format!("fim: report {}: not stored: {cause}", checked.complete.id));
+    }
+    for line in &checked.delivery {
+        term::say(&format!("fim: {line}"));
     }
     Ok(report.drift_bits())
 }
@@ -340,4 +344,21 @@ fn key(global: &GlobalArguments, verb: KeyVerb) -> Result<u8, Error> {
         }
     }
     Ok(exit::DONE)
+}
+
+fn sink(global: &GlobalArguments, verb: SinkVerb) -> Result<u8, Error> {
+    let context = context(global)?;
+    match verb {
+        SinkVerb::List => {
+            let listed = ops::sink::list(&context)?;
+            output(|out| show::sinks(&listed, out))?;
+            Ok(exit::DONE)
+        }
+        SinkVerb::Test => {
+            let tested = ops::sink::test(&context)?;
+            output(|out| show::tested(&tested, out))?;
+            let taken = tested.iter().all(|tested| tested.errors.is_empty());
+            Ok(if taken { exit::DONE } else { exit::OTHER })
+        }
+    }
 }

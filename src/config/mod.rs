@@ -445,6 +445,9 @@ mod tests {
                                 credentials_file: Some(
                                     "/etc/fim/smtp.cred",
                                 ),
+                                ca_file: Some(
+                                    "/etc/fim/mail-ca.pem",
+                                ),
                                 only_on_drift: true,
                             },
                         },
@@ -491,7 +494,7 @@ mod tests {
             fim.toml:56:12: command: expected an absolute path, found "page"
             fim.toml:56:20: command: expected a string, found the number 1
             fim.toml:60:7: to: expected a mail address, found "-oQ/tmp"
-            fim.toml:61:10: server: expected smtps://HOST:PORT, smtp://HOST:PORT, smtp+plain://HOST:PORT or sendmail, found "http://mail""#]],
+            fim.toml:61:10: server: expected smtps://HOST:PORT, smtp://HOST:PORT, smtp+plain://HOST:PORT, sendmail or sendmail:///PATH, found "http://mail""#]],
         );
     }
 

@@ -1,6 +1,7 @@
 //! Sinks: where events and reports go, and what each type of them takes.
 
 use super::{absolute_path, read_with};
+use crate::model::name;
 use crate::model::severity::Severity;
 use crate::text::{Sheet, Table, mail_address};
 use std::path::PathBuf;
@@ -8,6 +9,11 @@ use std::time::Duration;
 
 /// Default of `max-per-minute`, except for file sinks.
 const MAX_PER_MINUTE: u32 = 100;
+
+/// Where a host has its mail program.
+///
+/// Source: Filesystem Hierarchy Standard 3.0, section 4.10.
+const SENDMAIL: &str = "/usr/sbin/sendmail";
 
 /// One place where events or reports go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +58,10 @@ pub enum SinkKind {
         from: Option<String>,
         /// Who takes the mail.
         server: MailServer,
-        /// A file with user and password.
+        /// A file with user and password, a line each.
         credentials_file: Option<PathBuf>,
+        /// Certificates in PEM of the authorities that are believed instead of the system's.
+        ca_file: Option<PathBuf>,
         /// Whether reports without drift are not sent.
         only_on_drift: bool,
     },
@@ -97,8 +105,8 @@ pub struct Facility(u8);
 /// Who takes mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MailServer {
-    /// The program of this name on this host.
-    Sendmail,
+    /// A program of this host that is called as sendmail(8) is.
+    Sendmail(PathBuf),
     /// A server.
     Smtp {
         /// Where it is.
@@ -193,6 +201,33 @@ impl std::fmt::Display for Host {
             write!(f, "[{}]:{}", self.name, self.port)
         } else {
             write!(f, "{}:{}", self.name, self.port)
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Unix(path) => write!(f, "unix://{}", name::show(path)),
+            Target::Udp(host) => write!(f, "udp://{host}"),
+            Target::Tcp(host) => write!(f, "tcp://{host}"),
+            Target::Tls(host) => write!(f, "tls://{host}"),
+        }
+    }
+}
+
+impl std::fmt::Display for MailServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            MailServer::Sendmail(path) => write!(f, "sendmail://{}", name::show(path)),
+            MailServer::Smtp { host, security } => {
+                let scheme = match security {
+                    Security::Tls => "smtps",
+                    Security::StartTls => "smtp",
+                    Security::Plain => "smtp+plain",
+                };
+                write!(f, "{scheme}://{host}")
+            }
         }
     }
 }
@@ -311,11 +346,23 @@ fn read_email<'t>(sheet: &mut Sheet<'t, '_>, table: &mut Table<'t>) -> Option<Si
     let server = if table.has("server") {
         read_with(sheet, table, "server", mail_server)
     } else {
-        Some(MailServer::Sendmail)
+        Some(MailServer::Sendmail(PathBuf::from(SENDMAIL)))
     };
-    let credentials_file = read_with(sheet, table, "credentials-file", absolute_path);
+    let security = match &server {
+        Some(MailServer::Smtp { security, .. }) => Some(*security),
+        Some(MailServer::Sendmail(_)) | None => None,
+    };
+    // What would be ignored, or would give a password away, is wrong rather than passed over.
+    let over_tls = |text: &str| match (&server, security) {
+        (Some(_), None | Some(Security::Plain)) => {
+            Err("only for a server given as smtps:// or smtp://".to_owned())
+        }
+        (None, _) | (Some(_), Some(Security::Tls | Security::StartTls)) => absolute_path(text),
+    };
+    let credentials_file = read_with(sheet, table, "credentials-file", over_tls);
+    let ca_file = read_with(sheet, table, "ca-file", over_tls);
     let only_on_drift = sheet.boolean(table, "only-on-drift").unwrap_or(true);
-    Some(SinkKind::Email { to, from, server: server?, credentials_file, only_on_drift })
+    Some(SinkKind::Email { to, from, server: server?, credentials_file, ca_file, only_on_drift })
 }
 
 fn target(text: &str) -> Result<Target, String> {
@@ -333,13 +380,16 @@ fn target(text: &str) -> Result<Target, String> {
 
 fn mail_server(text: &str) -> Result<MailServer, String> {
     let expected = || {
-        "expected smtps://HOST:PORT, smtp://HOST:PORT, smtp+plain://HOST:PORT or sendmail"
+        "expected smtps://HOST:PORT, smtp://HOST:PORT, smtp+plain://HOST:PORT, sendmail or sendmail:///PATH"
             .to_owned()
     };
     if text == "sendmail" {
-        return Ok(MailServer::Sendmail);
+        return Ok(MailServer::Sendmail(PathBuf::from(SENDMAIL)));
     }
     let (scheme, rest) = text.split_once("://").ok_or_else(expected)?;
+    if scheme == "sendmail" {
+        return absolute_path(rest).map(MailServer::Sendmail).map_err(|_| expected());
+    }
     let (security, port) = match scheme {
         "smtps" => (Security::Tls, 465),
         "smtp" => (Security::StartTls, 587),
@@ -414,6 +464,46 @@ mod tests {
             "tls://-x",
         ] {
             assert!(target(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn mail_servers() {
+        for (text, shown) in [
+            ("sendmail", "sendmail:///usr/sbin/sendmail"),
+            ("sendmail:///var/qmail/bin/sendmail", "sendmail:///var/qmail/bin/sendmail"),
+            ("smtps://mail.example.org", "smtps://mail.example.org:465"),
+            ("smtp://mail.example.org", "smtp://mail.example.org:587"),
+            ("smtp+plain://[::1]:2525", "smtp+plain://[::1]:2525"),
+        ] {
+            assert_eq!(mail_server(text).unwrap().to_string(), shown);
+        }
+        for text in ["", "sendmail://bin/sendmail", "sendmail:", "mail.example.org", "smtp://a b"] {
+            assert!(mail_server(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_goes_over_tls_or_not_at_all() {
+        let sink = |server: &str, key: &str| {
+            let text = format!(
+                "[[sink]]\ntype = \"email\"\nto = [\"root\"]\nserver = {server:?}\n{key} = \"/etc/fim/x\"\n"
+            );
+            crate::config::parse("fim.toml", &text)
+        };
+        for key in ["credentials-file", "ca-file"] {
+            for server in ["smtps://mail", "smtp://mail"] {
+                assert!(sink(server, key).is_ok(), "{server} {key}");
+            }
+            for server in ["smtp+plain://mail", "sendmail"] {
+                let problems = sink(server, key).unwrap_err();
+                let shown = problems[0].to_string();
+                let expected = format!(
+                    "fim.toml:5:{}: {key}: only for a server given as smtps:// or smtp://, found \"/etc/fim/x\"",
+                    key.len() + 4
+                );
+                assert_eq!(shown, expected);
+            }
         }
     }
 

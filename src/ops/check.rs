@@ -4,7 +4,7 @@ use super::force::Force;
 use super::report::Shelf;
 use super::scan::{self, Spent};
 use super::source;
-use super::{Context, Error, people};
+use super::{Context, Error, mail, people};
 use crate::drift::examine::{Outcome, Visit};
 use crate::model::attribute::Attribute;
 use crate::model::change::{Change, Finding, What};
@@ -41,6 +41,8 @@ pub struct Checked {
     pub shown: Report,
     /// What is kept: complete for its scope.
     pub complete: Report,
+    /// What there is to say about its delivery, a line each; nothing if all went well.
+    pub delivery: Vec<String>,
 }
 
 /// Gathers findings.
@@ -139,7 +141,12 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     let mut report = builder.finish();
     keep(&state, &force, &mut report, options.store);
     let shown = report.filtered(&options.rules, options.min_severity);
-    Ok(Checked { shown, complete: report })
+    // After it is stored, and whether or not it could be: mail may be what is left of it.
+    let delivery = match options.store {
+        true => mail::deliver(context, &state, &force, &report),
+        false => Vec::new(),
+    };
+    Ok(Checked { shown, complete: report, delivery })
 }
 
 /// Leaves in an added or removed object only what its rule asks for: the type and the inode of a

@@ -262,7 +262,7 @@ pub fn host_name(context: &Context) -> String {
 }
 
 /// A host name that fits on the line of a public key and in a manifest.
-fn plain_host(text: &str) -> String {
+pub(super) fn plain_host(text: &str) -> String {
     let kept: String = text
         .chars()
         .map(|c| if c.is_ascii_graphic() && c != '\\' && c != '"' { c } else { '_' })

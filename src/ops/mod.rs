@@ -14,11 +14,13 @@ pub mod generation;
 pub mod history;
 pub mod init;
 pub mod key;
+pub mod mail;
 pub mod people;
 pub mod policy;
 pub mod report;
 pub mod scan;
 pub mod secrets;
+pub mod sink;
 pub mod source;
 pub mod store;
 

@@ -291,6 +291,11 @@ impl StateDir {
         self.lock_file(names::WATCH_LOCK, purpose)
     }
 
+    /// Takes the lock of whoever sends what is in the outbox.
+    pub fn lock_outbox(&self, purpose: &str) -> Result<Lock, StateError> {
+        self.lock_file(names::OUTBOX_LOCK, purpose)
+    }
+
     /// Bytes that the present user can still write in the directory's file system.
     pub fn free_bytes(&self) -> Result<u64, StateError> {
         let stat = fstatvfs(&self.dir).map_err(|errno| StateError::Io {

@@ -10,6 +10,10 @@ pub const KEYS: &str = "keys";
 pub const REPORTS: &str = "reports";
 /// Hash-chained events and open drift.
 pub const JOURNAL: &str = "journal.db";
+/// Mails that wait for a server to take them.
+pub const OUTBOX: &str = "outbox";
+/// Held by whoever sends what is in the outbox.
+pub const OUTBOX_LOCK: &str = "outbox.lock";
 /// Held by whoever writes a generation.
 pub const LOCK: &str = "lock";
 /// Held by the daemon.

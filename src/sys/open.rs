@@ -177,6 +177,32 @@ pub fn raise_descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Keeps all descriptors but the standard streams from programs that are started later, also those
+/// that this process was started with.
+///
+/// # Errors
+/// Those of reading `/proc/self/fd`: then nothing is known about what a program would get.
+#[allow(unsafe_code, reason = "descriptors that nobody here owns can only be named by number")]
+pub fn keep_from_programs() -> io::Result<()> {
+    let dir = root(Path::new("/proc/self/fd"))?;
+    let mut numbers = Vec::new();
+    entries(dir.as_fd(), &mut Vec::new(), |name, _| {
+        let number = name.to_str().ok().and_then(|name| name.parse::<i32>().ok());
+        numbers.extend(number.filter(|number| *number > 2));
+    })?;
+    for number in numbers {
+        // SAFETY: the number is used for one fcntl(2), which reads and writes no memory. Should
+        // another thread have closed it by now, the kernel says EBADF, or marks what this process
+        // opened since, which is marked already.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        match rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC) {
+            Ok(()) | Err(Errno::BADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Opens for reading what a handle holds, if it is a regular file.
 pub fn reopen_file(handle: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     if super::stat::of(handle)?.object_type != crate::model::facts::ObjectType::File {

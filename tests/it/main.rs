@@ -15,4 +15,5 @@ mod support;
 mod accept;
 mod architecture;
 mod check;
+mod mail;
 mod readme;
