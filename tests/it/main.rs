@@ -13,7 +13,10 @@
 mod support;
 
 mod accept;
+mod apply;
 mod architecture;
 mod check;
+mod generations;
+mod interactive;
 mod mail;
 mod readme;

@@ -2,4 +2,5 @@
 
 pub mod host;
 pub mod smtp;
+pub mod terminal;
 pub mod tool;
