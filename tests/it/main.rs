@@ -13,3 +13,11 @@
 mod support;
 
 mod check;
+mod check_options;
+mod coverage;
+mod determinism;
+mod enemies;
+mod growing;
+mod laws;
+mod selection;
+mod unrest;
