@@ -7,11 +7,12 @@ use super::source;
 use super::{Context, Error, mail, people};
 use crate::drift::examine::{Outcome, Visit};
 use crate::model::attribute::Attribute;
-use crate::model::change::{Change, Finding, What};
+use crate::model::change::{Change, Finding, Problem, RuleIndex, What};
 use crate::model::name;
 use crate::model::scope::Look;
 use crate::model::severity::Severity;
 use crate::model::value::hex;
+use crate::policy::Rule;
 use crate::policy::selection::{Selection, Verdict};
 use crate::report::build::{Header, RuleInfo};
 use crate::report::{BaselineInfo, PolicyInfo, Report, shelf};
@@ -128,9 +129,10 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     for (path, text) in &differing {
         builder = builder.general_problem(Severity::Critical, path, text);
     }
-    for (path, severity, text) in gaps(context, &force, &selection, scope.subtrees())? {
+    for (path, severity, text) in gaps(&force, &selection, scope.subtrees()) {
         builder = builder.general_problem(severity, &path, &text);
     }
+    builder = builder.problems(&conditions(context, &force)?);
     for note in notes.into_iter().chain(remarks(context, &spent)) {
         builder = builder.note(None, None, note);
     }
@@ -255,42 +257,48 @@ fn on_checked_system(
     if source::is_there(&below) { below } else { path }
 }
 
-/// Gaps that no directory walk can see: keys, conditions, and paths that nobody covers.
+/// Gaps that no directory walk can see and that concern no single rule: keys, and paths that nobody
+/// covers.
 fn gaps(
-    context: &Context,
     force: &Force,
     selection: &Selection,
     paths: &[Vec<u8>],
-) -> Result<Vec<(Vec<u8>, Severity, String)>, Error> {
+) -> Vec<(Vec<u8>, Severity, String)> {
     let mut gaps = Vec::new();
     if !force.trust.vouched {
         let text = "nobody vouches for it: neither keys/local.pub.sig nor a pin is there; let the site key sign it, or pin it";
         gaps.push((b"keys/local.pub".to_vec(), Severity::High, text.to_owned()));
     }
-    let now = scan::active(&force.rules.rules, &context.root, force.host())?;
-    for ((rule, was), is) in force.rules.rules.iter().zip(&force.rules.active).zip(&now) {
-        if was != is {
-            let (held, holds) =
-                if *was { ("held", "does not hold") } else { ("did not hold", "holds") };
-            let text = format!(
-                "rule \"{}\": its condition {held} when the baseline was made and {holds} now; run fim policy apply",
-                rule.name
-            );
-            let path = rule.patterns.first().map(|pattern| pattern.text.as_bytes().to_vec());
-            gaps.push((path.unwrap_or_default(), rule.severity, text));
-        }
-    }
     for path in paths {
         let covered = matches!(selection.explain(path).0, Verdict::Covered(_));
-        let leads = selection.patterns().iter().any(|pattern| {
-            pattern.literal_path().is_none_or(|literal| name::is_below(&literal, path))
-        });
-        if !covered && !leads {
+        if !covered && !selection.leads_below(path) {
             let text = "no rule covers it; nothing was examined here".to_owned();
             gaps.push((path.clone(), Severity::High, text));
         }
     }
-    Ok(gaps)
+    gaps
+}
+
+/// Rules whose condition holds no longer, or holds now and did not when the baseline was made.
+fn conditions(context: &Context, force: &Force) -> Result<Vec<Problem>, Error> {
+    let now = scan::active(&force.rules.rules, &context.root, force.host())?;
+    let rules = force.rules.rules.iter().zip(&force.rules.active).zip(&now).enumerate();
+    let differing = rules.filter(|(_, ((_, was), is))| was != is);
+    let problem = |(position, ((rule, was), _)): (usize, ((&Rule, &bool), &bool))| {
+        let (held, holds) =
+            if *was { ("held", "does not hold") } else { ("did not hold", "holds") };
+        let text = format!(
+            "the condition of the rule {held} when the baseline was made and {holds} now; run fim policy apply"
+        );
+        let path = rule.patterns.first().map(|pattern| pattern.text.as_bytes().to_vec());
+        Problem {
+            severity: rule.severity,
+            path: path.unwrap_or_default(),
+            rule: RuleIndex(u32::try_from(position).unwrap_or(u32::MAX)),
+            text,
+        }
+    };
+    Ok(differing.map(problem).collect())
 }
 
 /// What a reader has to know about how the examination was made.

@@ -57,6 +57,11 @@ fn drift_stays_drift_and_coverage_changes_are_listed() {
 
         newly asked attributes not recorded, because it drifts:
           /etc/drifting
+
+        to be known about coverage:
+          /opt (rule "opt"): no content is compared, although severity is high
+          /srv (rule "srv"): is empty; is something to be mounted here?
+          /srv (rule "srv"): no content is compared, although severity is high
     "#]]
     .assert_eq(body);
     let drift = expect![[r#"

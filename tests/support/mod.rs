@@ -1,6 +1,7 @@
 //! What the scenarios share.
 
 pub mod host;
+pub mod kernel;
 pub mod smtp;
 pub mod terminal;
 pub mod tool;
