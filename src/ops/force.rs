@@ -42,6 +42,17 @@ impl KeyDir {
         Ok(KeyDir { own })
     }
 
+    /// The same before the first generation, when it need not be there yet.
+    pub fn create(context: &Context) -> Result<KeyDir, Error> {
+        match &context.keys_path {
+            Some(path) if *path != context.state_path.join("keys") => {
+                StateDir::create(path)?;
+            }
+            Some(_) | None => {}
+        }
+        KeyDir::open(context)
+    }
+
     /// The directory and the name in it of a file that is called `keys/…` everywhere else.
     pub fn locate<'a>(&'a self, state: &'a StateDir, object: &'a str) -> (&'a StateDir, &'a str) {
         match &self.own {
@@ -106,6 +117,25 @@ impl KeyDir {
     }
 }
 
+/// That the secret keys which are about to sign are those that are believed: what others sign would
+/// be in force, and believed by nobody.
+///
+/// # Errors
+/// `Integrity` if one is another.
+pub fn verify_secrets(trust: &Trust, site: &SecretKey, local: &SecretKey) -> Result<(), Error> {
+    for (object, believed, key) in
+        [(trust::SITE_KEY, &trust.sites, site), (trust::LOCAL_KEY, &trust.locals, local)]
+    {
+        if !believed.contains(&key.public()) {
+            return Err(Error::Integrity(format!(
+                "{object}: is {}, which is not the key that is believed; restore it from a copy",
+                key.public().fingerprint()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The keys that are believed.
 pub fn trust(context: &Context, state: &StateDir) -> Result<Trust, Error> {
     let keys = KeyDir::open(context)?;
@@ -117,7 +147,11 @@ pub fn trust(context: &Context, state: &StateDir) -> Result<Trust, Error> {
                 "keys/site.pub or keys/local.pub: gone, although a generation is known; restore it from a copy".to_owned(),
             ))
         }
-        None => Err(Error::Baseline(baseline::Error::NoGeneration(name::show(state.path())))),
+        None => {
+            let found = baseline::generations(state)?;
+            baseline::verify_none_is_known(state, &found, context.min_generation)?;
+            Err(Error::Baseline(baseline::Error::NoGeneration(name::show(state.path()))))
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! `fim init`: keys, a signed policy, and the first generation, or with `--force` the next one.
 
-use super::force::KeyDir;
+use super::force::{self, KeyDir};
 use super::scan::{self, Rules};
 use super::secrets::{Role, Secrets};
 use super::source;
-use super::store::Bundle;
+use super::store::{self, Bundle};
 use super::{Context, Error};
 use crate::baseline::draft::{self, About, Draft, Finished};
 use crate::baseline::{self, Sealed};
@@ -119,13 +119,14 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
     ] {
         state.make_dir(dir)?;
     }
-    let previous = previous(context, &state, options)?;
+    let dir = KeyDir::create(context)?;
+    let previous = previous(context, &state, &dir, options)?;
     let host = match &previous {
         Some(previous) => previous.manifest.host.clone(),
         None => host_name(context),
     };
-    let keys = keys(context, &state, &options.secrets, passphrases, &host)?;
-    draft::sweep(&state)?;
+    let keys = keys((&dir, &state), context, &options.secrets, passphrases, &host)?;
+    store::sweep(&state)?;
     let created = rfc3339(context.clock.now());
     let bundle = Bundle::new(
         &policy,
@@ -140,7 +141,11 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
     let rules = Rules { rules: policy.policy.rules, active };
     let generation = previous.as_ref().map_or(1, |previous| previous.manifest.generation + 1);
     let scope = Scope::everything(context.root.clone());
-    let recorded = record(context, &state, &rules, &scope, generation)?;
+    let recorded = record(context, &state, &rules, &scope, generation).inspect_err(|_| {
+        // A draft that ran into a full disk must not keep it full. The first error is the one to
+        // tell; the next writer sweeps again.
+        let _ = store::sweep(&state);
+    })?;
     let manifest = BaselineManifest {
         baseline_blake3: recorded.finished.digest,
         baseline_bytes: recorded.finished.bytes,
@@ -195,16 +200,19 @@ pub fn named(problems: Vec<Problem>, rules: &Rules) -> Vec<(Problem, String)> {
 fn previous(
     context: &Context,
     state: &StateDir,
+    dir: &KeyDir,
     options: &Options,
 ) -> Result<Option<Sealed>, Error> {
-    let exists = baseline::generations(state)?.iter().any(|files| files.signature);
-    if !exists {
+    let found = baseline::generations(state)?;
+    if !found.iter().any(|files| files.signature) {
+        baseline::verify_none_is_known(state, &found, context.min_generation)?;
         return Ok(None);
     }
     if !options.force {
         return Err(Error::AlreadyInitialised(name::show(state.path())));
     }
-    let trust = super::force::trust(context, state)?;
+    super::key::settle(dir, state, context)?;
+    let trust = force::trust(context, state)?;
     Ok(Some(baseline::sealed(state, &trust, context.min_generation)?))
 }
 
@@ -241,11 +249,20 @@ fn has_keys(context: &Context, options: &Options) -> Result<bool, Error> {
         Err(StateError::NoDirectory(_)) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    let exists = baseline::generations(&state)?.iter().any(|files| files.signature);
-    if exists && !options.force {
-        return Err(Error::AlreadyInitialised(name::show(state.path())));
+    state.check_ownership()?;
+    let found = baseline::generations(&state)?;
+    match found.iter().any(|files| files.signature) {
+        true if !options.force => {
+            return Err(Error::AlreadyInitialised(name::show(state.path())));
+        }
+        true => {}
+        false => baseline::verify_none_is_known(&state, &found, context.min_generation)?,
     }
-    let dir = KeyDir::open(context)?;
+    let dir = match KeyDir::open(context) {
+        Ok(dir) => dir,
+        Err(Error::State(StateError::NoDirectory(_))) => return Ok(false),
+        Err(error) => return Err(error),
+    };
     Ok(dir.text(&state, trust::SITE_KEY)?.is_some()
         && dir.text(&state, trust::LOCAL_KEY)?.is_some())
 }
@@ -255,21 +272,34 @@ type Passphrases = (Option<Passphrase>, Option<Passphrase>);
 
 /// Makes both keys, or opens those that are there.
 fn keys(
+    (dir, state): (&KeyDir, &StateDir),
     context: &Context,
-    state: &StateDir,
     secrets: &Secrets,
     passphrases: Option<Passphrases>,
     host: &str,
 ) -> Result<Keys, Error> {
-    let dir = KeyDir::open(context)?;
+    let has_generation = baseline::generations(state)?.iter().any(|files| files.signature);
     let site = dir.text(state, trust::SITE_KEY)?;
     let local = dir.text(state, trust::LOCAL_KEY)?;
     let (site, local) = match (site, local) {
         (Some(site), Some(local)) => {
             let (site, _) = secrets.open(Role::Site, trust::SITE_KEY, &site)?;
             let (local, _) = secrets.open(Role::Local, trust::LOCAL_KEY, &local)?;
-            // A crash may have come between the secrets and their public parts.
-            publish_keys(&dir, state, &site, &local)?;
+            // Without a generation a crash may have come between the secrets and their public
+            // parts; with one, keys are never replaced.
+            match dir.files(state)? {
+                Some(files) if has_generation => {
+                    force::verify_secrets(&trust::believe(&files, &context.pins)?, &site, &local)?;
+                    // The site key is at hand, and can vouch again where that was lost.
+                    if files.local_pub_sig.is_none() || files.allowed_signers.is_none() {
+                        publish_keys(dir, state, &site, &local)?;
+                    }
+                }
+                Some(_) | None => {
+                    verify_pinned(context, &site, &local)?;
+                    publish_keys(dir, state, &site, &local)?;
+                }
+            }
             return Ok(Keys { site, local, made: false });
         }
         (None, None) => (
@@ -296,10 +326,27 @@ fn keys(
     let (site_passphrase, local_passphrase) = passphrases.unwrap_or_default();
     let site_pem = site.to_pem(site_passphrase.as_ref()).map_err(failed(trust::SITE_KEY))?;
     let local_pem = local.to_pem(local_passphrase.as_ref()).map_err(failed(trust::LOCAL_KEY))?;
+    verify_pinned(context, &site, &local)?;
     dir.write(state, trust::SITE_KEY, 0o600, &site_pem)?;
     dir.write(state, trust::LOCAL_KEY, 0o600, &local_pem)?;
-    publish_keys(&dir, state, &site, &local)?;
+    publish_keys(dir, state, &site, &local)?;
     Ok(Keys { site, local, made: true })
+}
+
+/// That the first keys are those that are pinned; a baseline by others would be believed by nobody.
+fn verify_pinned(context: &Context, site: &SecretKey, local: &SecretKey) -> Result<(), Error> {
+    for (object, pin, key) in [
+        (trust::SITE_KEY, &context.pins.site, site),
+        (trust::LOCAL_KEY, &context.pins.local, local),
+    ] {
+        if let Some(pin) = pin.as_ref().filter(|pin| !pin.matches(&key.public())) {
+            return Err(Error::Integrity(format!(
+                "{object}: is {}, but {pin} is pinned; put the pinned key there, or pin none before the first init",
+                key.public().fingerprint()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the public parts, what vouches for the local key, and who may sign what.
