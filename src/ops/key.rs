@@ -215,9 +215,8 @@ pub fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), E
     let believed = trust::believe(&files, &context.pins)?;
     let sealed = crate::baseline::sealed(state, &believed, context.min_generation)?;
     let policy = store::load(state, &sealed.manifest.policy_blake3, &believed)?.manifest;
-    let next = |text: &Option<String>| {
-        text.as_deref().and_then(|text| PublicKey::from_openssh(text).ok())
-    };
+    let next =
+        |text: &Option<String>| text.as_deref().and_then(|text| PublicKey::from_openssh(text).ok());
     let site = next(&files.site_next_pub).filter(|key| key.fingerprint() == policy.signed_by);
     let local = next(&files.local_next_pub).filter(|key| *key == sealed.signer);
     finish(dir, state, &files, (site, local))

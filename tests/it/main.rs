@@ -12,4 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod auditor;
 mod check;
+mod init;
+mod key;

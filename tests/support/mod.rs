@@ -2,3 +2,5 @@
 
 pub mod host;
 pub mod tool;
+
+pub mod state;
