@@ -207,11 +207,18 @@ pub fn rotate(
 /// Finishes a rotation whose generation is in force, or sweeps one that did not get so far: the
 /// first thing any command does that uses a secret key. Only under the lock.
 pub fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), Error> {
-    let Some(files) = dir.files(state)? else { return Ok(()) };
-    let pending = [&files.site_next_pub, &files.local_next_pub, &files.local_next_pub_sig];
-    if pending.iter().all(|file| file.is_none()) {
-        return Ok(());
+    let mut pending = false;
+    for object in [
+        trust::SITE_NEXT_KEY,
+        trust::SITE_NEXT_PUB,
+        trust::SITE_NEXT_PUB_SIG,
+        trust::LOCAL_NEXT_KEY,
+        trust::LOCAL_NEXT_PUB,
+        trust::LOCAL_NEXT_PUB_SIG,
+    ] {
+        pending |= dir.text(state, object)?.is_some();
     }
+    let Some(files) = dir.files(state)?.filter(|_| pending) else { return Ok(()) };
     let believed = trust::believe(&files, &context.pins)?;
     let sealed = crate::baseline::sealed(state, &believed, context.min_generation)?;
     let policy = store::load(state, &sealed.manifest.policy_blake3, &believed)?.manifest;

@@ -40,6 +40,13 @@ impl Bundle {
         for source in &policy.policy.sources {
             files.insert(source.name.clone(), source.text.clone());
         }
+        if let Some(file) =
+            [POLICY_MANIFEST, POLICY_SIGNATURE].iter().find(|f| files.contains_key(**f))
+        {
+            return Err(Error::Unreadable(format!(
+                "{file}: no file of a policy may have that name, which its signed manifest has; rename it"
+            )));
+        }
         let main = policy.policy.sources.first().map(|source| source.name.clone());
         let config_name = config.map(|file| {
             // The policy itself may have that name.

@@ -15,4 +15,6 @@ mod support;
 mod auditor;
 mod check;
 mod init;
+mod input;
 mod key;
+mod pins;
