@@ -18,3 +18,5 @@ mod init;
 mod input;
 mod key;
 mod pins;
+mod state;
+mod tamper;
