@@ -13,10 +13,12 @@
 mod support;
 
 mod auditor;
+mod baseline;
 mod check;
 mod init;
 mod input;
 mod key;
 mod pins;
+mod policy;
 mod state;
 mod tamper;
