@@ -19,6 +19,12 @@ use crate::sign::trust::{self, KeyFiles, Trust};
 use crate::state::StateDir;
 use crate::state::error::StateError;
 
+/// Whether a key file is a secret key: that it cannot be read is a key that cannot be opened.
+fn is_secret(object: &str) -> bool {
+    [trust::SITE_KEY, trust::LOCAL_KEY, trust::SITE_NEXT_KEY, trust::LOCAL_NEXT_KEY]
+        .contains(&object)
+}
+
 /// Largest key file.
 const KEY_LIMIT: u64 = 64 * 1024;
 
@@ -72,6 +78,9 @@ impl KeyDir {
             Err(StateError::NotRegular(object)) => Err(Error::Integrity(format!(
                 "{object}: is not a regular file; restore it from a copy"
             ))),
+            Err(error @ StateError::Unreadable { .. }) if is_secret(object) => {
+                Err(Error::Passphrase(error.to_string()))
+            }
             Err(error) => Err(error.into()),
         }
     }

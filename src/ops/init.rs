@@ -255,7 +255,8 @@ fn has_keys(context: &Context, options: &Options) -> Result<bool, Error> {
         true if !options.force => {
             return Err(Error::AlreadyInitialised(name::show(state.path())));
         }
-        true => {}
+        // Keys are never replaced: there is nothing to ask a new passphrase for.
+        true => return Ok(true),
         false => baseline::verify_none_is_known(&state, &found, context.min_generation)?,
     }
     let dir = match KeyDir::open(context) {
@@ -281,6 +282,12 @@ fn keys(
     let has_generation = baseline::generations(state)?.iter().any(|files| files.signature);
     let site = dir.text(state, trust::SITE_KEY)?;
     let local = dir.text(state, trust::LOCAL_KEY)?;
+    if has_generation && (site.is_none() || local.is_none()) {
+        let object = if site.is_none() { trust::SITE_KEY } else { trust::LOCAL_KEY };
+        return Err(Error::Passphrase(format!(
+            "{object}: is not here, and keys are never replaced; do this where the key is kept, or restore it"
+        )));
+    }
     let (site, local) = match (site, local) {
         (Some(site), Some(local)) => {
             let (site, _) = secrets.open(Role::Site, trust::SITE_KEY, &site)?;

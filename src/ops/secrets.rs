@@ -180,8 +180,12 @@ impl Secrets {
 
 /// A passphrase from a file: everything but one line end.
 fn read(path: &Path) -> Result<Passphrase, Error> {
-    let text = crate::policy::files::read_text(path)
-        .map_err(|cause| Error::Passphrase(format!("{}: {cause}", name::show(path))))?;
+    let text = crate::policy::files::read_text(path).map_err(|cause| {
+        Error::Passphrase(format!(
+            "{}: {cause}; name a file that holds the passphrase",
+            name::show(path)
+        ))
+    })?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.is_empty() || line.len() > FILE_LIMIT {

@@ -294,6 +294,48 @@ fn keys_are_never_replaced_by_others_that_lie_in_their_place() {
 }
 
 #[test]
+fn keys_that_are_not_here_are_not_made_anew() {
+    for gone in [&["site"][..], &["local"], &["site", "local"]] {
+        let host = small().init();
+        for key in gone {
+            std::fs::remove_file(host.state().join("keys").join(key)).unwrap();
+        }
+        let before = files(&host.state());
+        let object = format!("keys/{}", gone[0]);
+        one_line(host.fim(["init", "--no-passphrase", "--force"]).exits(20)).says(&object);
+        one_line(host.fim(["init", "--force"]).exits(20)).says(&object);
+        one_line(host.fim(["key", "rotate"]).exits(20)).says(&object);
+        assert_eq!(files(&host.state()).len(), before.len());
+        host.check().exits(0);
+    }
+}
+
+#[test]
+fn a_key_that_cannot_be_read_or_is_none_cannot_be_opened() {
+    let host = small().init();
+    std::fs::write(host.state().join("keys/local"), "no key\n").unwrap();
+    one_line(host.fim(["init", "--force"]).exits(20)).says("keys/local").says("; ");
+    one_line(host.fim(["key", "rotate"]).exits(20)).says("keys/local");
+    host.check().exits(0);
+    if !tool::is_root() || !tool::has("setpriv") {
+        return;
+    }
+    let host = small().init();
+    tool::run("chown", &["nobody", host.scratch().to_str().unwrap()]);
+    tool::run("chown", &["-R", "nobody", host.state().to_str().unwrap()]);
+    tool::run("chown", &["root", host.state().join("keys/site").to_str().unwrap()]);
+    let user = ["--reuid=nobody", "--clear-groups"];
+    let output = below(&host, "setpriv", &user, &["key", "rotate"]);
+    assert_eq!(output.status.code(), Some(20), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("keys/site: permission denied; "));
+    let output = below(&host, "setpriv", &user, &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    tool::run("chown", &["root", host.state().to_str().unwrap()]);
+    let output = below(&host, "setpriv", &user, &["check"]);
+    assert_eq!(output.status.code(), Some(18), "{output:?}");
+}
+
+#[test]
 fn keys_in_a_directory_of_their_own_are_made_there() {
     let host = small();
     let keys = host.scratch().join("own/keys");
