@@ -20,6 +20,7 @@ use crate::sys::stat;
 use rows::Reader;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -94,15 +95,12 @@ pub fn generations(state: &StateDir) -> Result<Vec<Files>, Error> {
     };
     let mut found: std::collections::BTreeMap<u64, Files> = std::collections::BTreeMap::new();
     for entry in entries {
-        let Ok(text) = std::str::from_utf8(&entry) else { continue };
-        let Some((number, ending)) = text.split_once('.') else { continue };
-        let Some(generation) = names::parse_generation(number) else { continue };
+        let Some((generation, part)) = names::parse_part(&entry) else { continue };
         let files = found.entry(generation).or_insert(Files { generation, ..Files::default() });
-        match ending {
-            "db" => files.database = true,
-            "manifest" => files.manifest = true,
-            "manifest.sig" => files.signature = true,
-            _ => {}
+        match part {
+            Part::Database => files.database = true,
+            Part::Manifest => files.manifest = true,
+            Part::Signature => files.signature = true,
         }
     }
     Ok(found.into_values().collect())
@@ -132,15 +130,7 @@ pub struct Sealed {
 pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Sealed, Error> {
     let found = generations(state)?;
     let Some(highest) = found.iter().rev().find(|files| files.signature) else {
-        // Reports are only ever made of a generation, and a second generation of a first.
-        let known = !state.list(names::REPORTS).unwrap_or_default().is_empty()
-            || found.iter().any(|files| files.generation > 1);
-        if known || min_generation > 0 {
-            return Err(integrity(
-                names::BASELINE,
-                "a generation is known, and none is there with its signature; restore it from a copy",
-            ));
-        }
+        verify_none_is_known(state, &found, min_generation)?;
         return Err(Error::NoGeneration(name::show(state.path())));
     };
     let sealed = verify_one(state, trust, highest.generation)?;
@@ -193,6 +183,30 @@ pub fn chained(state: &StateDir, generation: u64) -> Result<Chained, Error> {
     }
     let manifest = BaselineManifest::parse(&text).map_err(|cause| integrity(&object, cause))?;
     Ok(Chained { manifest, digest })
+}
+
+/// That a state directory without any signed generation never had one, as far as can be seen.
+///
+/// # Errors
+/// `Integrity` if there was one.
+pub fn verify_none_is_known(
+    state: &StateDir,
+    found: &[Files],
+    min_generation: u64,
+) -> Result<(), Error> {
+    // Reports are only ever made of a generation, and a second generation of a first.
+    let has_reports = match state.list(names::REPORTS) {
+        Ok(reports) => !reports.is_empty(),
+        Err(StateError::Missing(_)) => false,
+        Err(error) => return Err(chain_error(error)),
+    };
+    if has_reports || min_generation > 0 || found.iter().any(|files| files.generation > 1) {
+        return Err(integrity(
+            names::BASELINE,
+            "a generation is known, and none is there with its signature; restore it from a copy",
+        ));
+    }
+    Ok(())
 }
 
 /// The manifest of one generation, verified by itself.
@@ -334,7 +348,10 @@ impl Baseline {
     /// # Errors
     /// `Integrity` if it is not.
     pub fn still_the_same(&self) -> Result<(), Error> {
-        let opened = File::open(&self.path).map_err(|error| integrity(&self.object, error))?;
+        // Looked at and not opened: what was put there may be a FIFO, and block.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&self.path, flags, Mode::empty())
+            .map_err(|errno| integrity(&self.object, std::io::Error::from(errno)))?;
         let by_name = identity(opened.as_fd(), &self.object)?;
         let held = identity(self.file.as_fd(), &self.object)?;
         if by_name != self.identity || held != self.identity {

@@ -262,11 +262,6 @@ impl<'a> Coverage<'a> {
         self.absent_patterns(self.input.selection.pending(&step.ground));
     }
 
-    /// Start points below a directory that went away while it was examined.
-    pub(super) fn lost_below(&self, ground: &Ground) {
-        self.absent_patterns(self.input.selection.pending(ground));
-    }
-
     /// Start points below a directory that cannot be searched: unexamined, not absent. What globs
     /// might have matched has no name: `untold` is the directory itself, if nothing tells of it.
     pub(super) fn unreachable(

@@ -169,9 +169,11 @@ impl Examination<'_> {
         answer: Answer,
         task: &mut Task,
     ) -> Result<(), baseline::Error> {
-        if matches!(crate::sys::open::entry_exists(visiting.dir.fd(), name), Ok(false)) {
-            // It was looked for because the policy names it and was never there, or it is gone
-            // since the directory was read.
+        if visiting.chosen
+            && matches!(crate::sys::open::entry_exists(visiting.dir.fd(), name), Ok(false))
+        {
+            // It was looked for because the policy names it, and it is not there. What a directory
+            // listed and has no more is told as vanished below.
             self.coverage.not_there(&step);
             return self.gone(visiting, name, row, task);
         }

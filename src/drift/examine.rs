@@ -245,10 +245,6 @@ impl<'a> Examination<'a> {
         };
         let dir = match opened {
             Ok(dir) => dir,
-            // It was there a moment ago, when its parent was looked at.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return self.vanished_directory(&job);
-            }
             Err(error) => return self.closed_directory(&job, &probe::cause(&error)),
         };
         let wants = self.input.selection.wants(&job.ground);

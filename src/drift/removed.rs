@@ -1,6 +1,6 @@
 //! What is recorded and no longer there.
 
-use super::examine::{Examination, Job, Visiting, lock};
+use super::examine::{Examination, Visiting, lock};
 use super::focus::Focus;
 use crate::baseline;
 use crate::baseline::rows::{DirRow, Recorded, Span};
@@ -85,23 +85,6 @@ impl Examination<'_> {
                 open.push((below, dir.id, step.ground, focus));
             }
         }
-        Ok(())
-    }
-
-    /// A directory that was listed in its parent and is gone now that it is to be opened, and
-    /// everything below it.
-    pub(super) fn vanished_directory(&self, job: &Job) -> Result<(), baseline::Error> {
-        let mut findings = Vec::new();
-        if let Some(recorded) = job.recorded.clone().filter(|_| job.focus.is_inside()) {
-            let verdict = job.rule.map_or(Verdict::Uncovered, Verdict::Covered);
-            let rule = self.rule_in(verdict, || job.name.path());
-            findings.push(removed(&job.name, Place::Own, rule, recorded));
-        }
-        self.coverage.lost_below(&job.ground);
-        if let Some(row) = job.row {
-            self.removed_below(&job.name, row, &job.ground, &job.focus, &mut findings)?;
-        }
-        self.tell(findings);
         Ok(())
     }
 

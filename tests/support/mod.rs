@@ -5,3 +5,5 @@ pub mod kernel;
 pub mod smtp;
 pub mod terminal;
 pub mod tool;
+
+pub mod state;
