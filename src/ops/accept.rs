@@ -329,7 +329,9 @@ impl Review {
             Change::Added { observed } => Edit::Set(observed.clone()),
             Change::Removed { .. } => Edit::Forget,
             // Of a directory only what does not follow from its entries is taken here.
-            Change::Changed { recorded: Some(recorded), observed, .. } if dir => {
+            Change::Changed { recorded: Some(recorded), observed, .. }
+                if dir && recorded.object_type() == ObjectType::Dir =>
+            {
                 if comparable(&now, dir).is_empty() {
                     return;
                 }
