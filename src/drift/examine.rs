@@ -83,7 +83,7 @@ pub enum Error {
 pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Result<Outcome, Error> {
     let root_error = |error: &std::io::Error| Error::Root {
         path: crate::model::name::show(&input.scope.root),
-        cause: probe::cause(error),
+        cause: crate::sys::open::plain_cause(error),
     };
     let root = OpenDir::root(&input.scope.root, tools).map_err(|error| root_error(&error))?;
     let stat = crate::sys::stat::of(root.fd()).map_err(|error| root_error(&error))?;

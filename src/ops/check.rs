@@ -36,14 +36,14 @@ pub struct Options {
 }
 
 /// A report, whole and as it was asked for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Checked {
     /// What is shown, and what the exit code is taken from.
     pub shown: Report,
     /// What is kept: complete for its scope.
     pub complete: Report,
-    /// What there is to say about its delivery, a line each; nothing if all went well.
-    pub delivery: Vec<String>,
+    /// What it takes to deliver it, unless it is not kept.
+    undelivered: Option<(StateDir, Force)>,
 }
 
 /// Gathers findings.
@@ -143,12 +143,21 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     let mut report = builder.finish();
     keep(&state, &force, &mut report, options.store);
     let shown = report.filtered(&options.rules, options.min_severity);
-    // After it is stored, and whether or not it could be: mail may be what is left of it.
-    let delivery = match options.store {
-        true => mail::deliver(context, &state, &force, &report),
-        false => Vec::new(),
-    };
-    Ok(Checked { shown, complete: report, delivery })
+    let undelivered = options.store.then_some((state, force));
+    Ok(Checked { shown, complete: report, undelivered })
+}
+
+impl Checked {
+    /// Delivers the report, and returns what there is to say about it, a line each.
+    ///
+    /// To be called when the report is printed: a server that does not answer shall not keep it
+    /// from whoever waits for it. Whether or not it could be stored, mail may be what is left of it.
+    pub fn deliver(&self, context: &Context) -> Vec<String> {
+        match &self.undelivered {
+            Some((state, force)) => mail::deliver(context, state, force, &self.complete),
+            None => Vec::new(),
+        }
+    }
 }
 
 /// Leaves in an added or removed object only what its rule asks for: the type and the inode of a

@@ -112,6 +112,9 @@ pub fn scope(
 ) -> Result<(Scope, Vec<String>), Error> {
     let mut resolved_paths = Vec::new();
     let mut notes = Vec::new();
+    if paths.iter().any(Vec::is_empty) {
+        return Err(Error::Usage("PATH: is empty; give a path of the checked system".to_owned()));
+    }
     for path in paths {
         let absolute = match path.first() {
             Some(b'/') => path.clone(),

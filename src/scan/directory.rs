@@ -216,7 +216,8 @@ pub struct Listed {
 /// # Errors
 /// Those of getdents(2) and statx(2).
 pub fn list(dir: &OpenDir) -> io::Result<Listed> {
-    match probe::at_one_moment(dir.fd(), probe::Hold::Still, |_| Listing::read(dir.fd())) {
+    let before = stat::of(dir.fd())?;
+    match probe::at_one_moment(dir.fd(), probe::Hold::Still, before, |_| Listing::read(dir.fd())) {
         Ok((listing, stat)) => Ok(Listed { listing, stat, trouble: None }),
         Err(error) if probe::is_unstable(&error) => {
             let stat = stat::of(dir.fd())?;

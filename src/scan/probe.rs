@@ -7,11 +7,11 @@
 use super::Tools;
 use super::digest::{self, Extent};
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
+use crate::model::clock;
 use crate::model::facts::{Digests, Facts, ObjectType, Stat};
 use crate::model::record::Record;
 use crate::model::scope::Look;
 use crate::model::value::{Time, Value};
-use crate::model::{clock, name};
 use crate::sys::open::{self, Access, Hint};
 use crate::sys::xattr::{self, Reach};
 use crate::sys::{self, stat};
@@ -71,19 +71,13 @@ pub(crate) fn is_unstable(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Other && error.get_ref().is_some()
 }
 
-/// An error of the kernel in its own words, without the number, which says nothing to people.
+/// Why an object could not be examined, for people.
 pub fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut => "takes longer than max-object-time".to_owned(),
         io::ErrorKind::NotFound => "vanished while it was examined".to_owned(),
         io::ErrorKind::UnexpectedEof => "unstable: shrank while it was read".to_owned(),
-        _ => {
-            let text = error.to_string();
-            let words = text.split(" (os error").next().unwrap_or(&text);
-            let mut letters = words.chars();
-            let first = letters.next().map(|c| c.to_ascii_lowercase());
-            name::escape(first.into_iter().chain(letters).collect::<String>().as_bytes())
-        }
+        _ => open::plain_cause(error),
     }
 }
 
@@ -102,7 +96,7 @@ pub(crate) enum Hold {
     Growing,
 }
 
-/// Runs `look` until the object is the same before and after it.
+/// Runs `look` until the object is the same before and after it; `before` is what it is now.
 ///
 /// A file that may grow need not come to rest: a log that is written all the time is always too
 /// young to tell.
@@ -112,9 +106,9 @@ pub(crate) enum Hold {
 pub(crate) fn at_one_moment<T>(
     fd: BorrowedFd<'_>,
     hold: Hold,
+    mut before: Stat,
     mut look: impl FnMut(&Stat) -> io::Result<T>,
 ) -> io::Result<(T, Stat)> {
-    let mut before = stat::of(fd)?;
     let mut last = None;
     for attempt in 0..ATTEMPTS {
         let started = stat::coarse_now();
@@ -256,7 +250,8 @@ fn probe_file(
         }
     };
     let fd = fd.as_fd();
-    if stat::of(fd)?.object_type != ObjectType::File {
+    let seen = stat::of(fd)?;
+    if seen.object_type != ObjectType::File {
         return Err(moved());
     }
     if access == Access::Touched {
@@ -267,7 +262,7 @@ fn probe_file(
     let content = digests_wanted(question.attributes);
     let deadline = stat::monotonic() + tools.settings.max_object_time;
     let hold = if growing { Hold::Growing } else { Hold::Still };
-    let result = at_one_moment(fd, hold, |before| {
+    let result = at_one_moment(fd, hold, seen, |before| {
         let mut facts = Facts::new(*before);
         if let Some(wanted) = content {
             let kept = match question.look {

@@ -283,6 +283,15 @@ pub fn real_path(root: BorrowedFd<'_>, path: &Path) -> Option<Vec<u8>> {
     }
 }
 
+/// An error of the kernel in its own words, without the number, which says nothing to people.
+pub fn plain_cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = words.chars();
+    let first = letters.next().map(|c| c.to_ascii_lowercase());
+    name::escape(first.into_iter().chain(letters).collect::<String>().as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
