@@ -22,6 +22,7 @@ mod check_options;
 mod coverage;
 mod determinism;
 mod enemies;
+mod faults;
 mod generations;
 mod growing;
 mod init;
