@@ -7,7 +7,7 @@ pub mod draft;
 pub mod rows;
 pub mod schema;
 
-use crate::model::attribute::AttributeSet;
+use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::name;
 use crate::sign::key::PublicKey;
 use crate::sign::manifest::{self, BaselineManifest};
@@ -249,6 +249,9 @@ pub struct Baseline {
     path: std::path::PathBuf,
     file: File,
     identity: Identity,
+    /// What the database has columns for.
+    recorded: AttributeSet,
+    /// What readers fetch of it.
     attributes: AttributeSet,
     idle: Mutex<Vec<Reader>>,
 }
@@ -274,13 +277,14 @@ pub fn open(state: &StateDir, sealed: Sealed) -> Result<Baseline, Error> {
             "is not the file that the signed manifest names; restore it from a copy",
         ));
     }
-    let baseline = Baseline {
+    let mut baseline = Baseline {
         path: state.path_of(&object),
         object,
         sealed,
         file,
         identity,
-        attributes: AttributeSet::all(),
+        recorded: AttributeSet::NONE,
+        attributes: AttributeSet::NONE,
         idle: Mutex::new(Vec::new()),
     };
     let reader = baseline.connect()?;
@@ -294,7 +298,17 @@ pub fn open(state: &StateDir, sealed: Sealed) -> Result<Baseline, Error> {
         }
         Some(_) | None => return Err(Error::Malformed("a format".to_owned())),
     }
+    let recorded = reader.meta("attributes")?;
+    let recorded = recorded.as_deref().and_then(attribute_set);
+    baseline.recorded = recorded.ok_or_else(|| Error::Malformed("attributes".to_owned()))?;
+    baseline.attributes = baseline.recorded;
     Ok(baseline)
+}
+
+/// The set of attributes named in a text, separated by blanks.
+fn attribute_set(text: &str) -> Option<AttributeSet> {
+    text.split(' ')
+        .try_fold(AttributeSet::NONE, |set, key| Some(set.with(Attribute::from_key(key)?)))
 }
 
 /// BLAKE3 of a whole file and its length.
@@ -325,10 +339,15 @@ impl Baseline {
         self.sealed.manifest.generation
     }
 
+    /// The attributes that the database has columns for.
+    pub fn recorded_attributes(&self) -> AttributeSet {
+        self.recorded
+    }
+
     /// Makes readers fetch only these attributes.
     #[must_use]
     pub fn reading(mut self, attributes: AttributeSet) -> Baseline {
-        self.attributes = attributes;
+        self.attributes = attributes.intersection(self.recorded);
         self.idle = Mutex::new(Vec::new());
         self
     }
@@ -422,6 +441,8 @@ fn harden(connection: &Connection) -> Result<(), Error> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    // Statements are planned once, not again for the values of each directory.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(
         "PRAGMA query_only = ON; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;
          PRAGMA cache_size = -1024; PRAGMA temp_store = MEMORY;",

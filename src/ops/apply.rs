@@ -158,7 +158,9 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
     let next = force.baseline.generation() + 1;
     let scope = Scope { tell_equal: true, ..Scope::everything(context.root.clone()) };
     let config: &Config = &context.config;
-    let draft = Draft::create(&state, next, AttributeSet::all())?;
+    let columns =
+        recorded_attributes(selection.all_attributes()).union(force.baseline.recorded_attributes());
+    let draft = Draft::create(&state, next, columns)?;
     let (sender, receiver) = sync_channel::<Vec<Finding>>(256);
     let visit = Forward(sender);
     let (scanned, decided) = std::thread::scope(|threads| {

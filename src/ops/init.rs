@@ -11,7 +11,6 @@ use crate::baseline::{self, Sealed};
 use crate::config::Config;
 use crate::drift::entry::recorded_attributes;
 use crate::drift::examine::{Outcome, Visit};
-use crate::model::attribute::AttributeSet;
 use crate::model::change::{Finding, Problem, What};
 use crate::model::clock::rfc3339;
 use crate::model::name;
@@ -490,11 +489,7 @@ pub fn record(
     generation: u64,
 ) -> Result<Recorded, Error> {
     let selection = rules.selection()?;
-    let columns = selection
-        .patterns()
-        .iter()
-        .map(|pattern| recorded_attributes(selection.attributes(pattern.rule)))
-        .fold(AttributeSet::NONE, AttributeSet::union);
+    let columns = recorded_attributes(selection.all_attributes());
     let config: &Config = &context.config;
     let mut draft = Draft::create(state, generation, columns)?;
     // Bounded: a disk slower than the scan makes the scan wait, not the memory grow.

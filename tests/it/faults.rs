@@ -109,7 +109,7 @@ fn a_full_disk_keeps_the_old_generation() {
     host.fim(["check", "--format", "json"]).exits(4);
     // What is left is too little for a copy of the database.
     let filler = host.state().join("filler");
-    let free = rustix::fs::statvfs(&host.state()).unwrap();
+    let free = rustix::fs::statvfs(host.state()).unwrap();
     let fill = usize::try_from(free.f_bavail * free.f_frsize).unwrap().saturating_sub(60_000);
     std::fs::write(&filler, vec![0; fill]).unwrap();
     host.fim(["accept", "--all"]).exits(18).says("no space left");
