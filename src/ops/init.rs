@@ -1,6 +1,7 @@
 //! `fim init`: keys, a signed policy, and the first generation, or with `--force` the next one.
 
 use super::force::KeyDir;
+use super::record::{self, Made};
 use super::scan::{self, Rules};
 use super::secrets::{Role, Secrets};
 use super::source;
@@ -14,6 +15,7 @@ use crate::drift::examine::{Outcome, Visit};
 use crate::model::attribute::AttributeSet;
 use crate::model::change::{Finding, Problem, What};
 use crate::model::clock::rfc3339;
+use crate::model::event::Kind;
 use crate::model::name;
 use crate::model::scope::Scope;
 use crate::model::severity::Severity;
@@ -192,6 +194,18 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         signed_by: keys.local.public().fingerprint(),
     };
     let manifest_digest = draft::publish(&state, &manifest, &keys.local)?;
+    let made = Made {
+        kind: Kind::Accepted,
+        host: &host,
+        config: &context.config,
+        generation,
+        manifest_digest,
+        what: format!("{} objects recorded", recorded.finished.entries),
+        reason: &manifest.reason,
+        report: None,
+        closed: Vec::new(),
+    };
+    record::made(context, &state, &made);
     Ok(Summary {
         generation,
         host,
@@ -237,13 +251,19 @@ fn previous(
 ) -> Result<Option<Sealed>, Error> {
     let exists = baseline::generations(state)?.iter().any(|files| files.signature);
     if !exists {
+        let told = super::force::told_generation(context, state);
+        if told > 0 {
+            return Err(Error::Integrity(format!(
+                "journal.db: tells of generation {told}, but no baseline is there; restore it from a copy, or move journal.db away to begin anew"
+            )));
+        }
         return Ok(None);
     }
     if !options.force {
         return Err(Error::AlreadyInitialised(name::show(state.path())));
     }
     let trust = super::force::trust(context, state)?;
-    Ok(Some(baseline::sealed(state, &trust, context.min_generation)?))
+    Ok(Some(super::force::sealed(context, state, &trust)?))
 }
 
 /// The name of the checked system.

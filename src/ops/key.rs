@@ -1,11 +1,13 @@
 //! `fim key`: which keys there are, other passphrases, and new keys in the place of old ones.
 
 use super::force::{Force, KeyDir};
+use super::record::{self, Made};
 use super::secrets::{Role, Secrets};
 use super::store::Bundle;
 use super::{Context, Error};
 use crate::baseline::draft;
 use crate::model::clock::rfc3339;
+use crate::model::event::Kind;
 use crate::sign::key::{self, PublicKey, SecretKey};
 use crate::sign::manifest::BaselineManifest;
 use crate::sign::sshsig::{self, Namespace};
@@ -192,8 +194,21 @@ pub fn rotate(
         signed_by: signing_local.public().fingerprint(),
         ..old.manifest
     };
-    draft::publish(&state, &manifest, signing_local)?;
+    let manifest_digest = draft::publish(&state, &manifest, signing_local)?;
     settle(&dir, &state, context)?;
+    let names: Vec<&str> = keys.iter().map(|(role, _, _)| role.word()).collect();
+    let made = Made {
+        kind: Kind::Accepted,
+        host: force.host(),
+        config: &force.config,
+        generation,
+        manifest_digest,
+        what: format!("new keys: {}", names.join(", ")),
+        reason,
+        report: None,
+        closed: Vec::new(),
+    };
+    record::made(context, &state, &made);
     Ok(Rotated { generation, keys })
 }
 
@@ -207,7 +222,7 @@ fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), Error
         return Ok(());
     }
     let believed = trust::believe(&files, &context.pins)?;
-    let signer = crate::baseline::sealed(state, &believed, context.min_generation)?.signer;
+    let signer = super::force::sealed(context, state, &believed)?.signer;
     let next =
         |text: &Option<String>| text.as_deref().and_then(|text| PublicKey::from_openssh(text).ok());
     let is_local_committed = next(&files.local_next_pub).is_some_and(|key| key == signer);
