@@ -173,7 +173,8 @@ impl Journal {
         match note(&self.connection, "head") {
             Ok(Some(text)) if text == noted(head) => {}
             Ok(_) | Err(Error::Damaged(_)) => {
-                return broken(head.seq + 1, "is not there: the end was cut off".to_owned());
+                let cause = "is not there, or the last one is not ours: the chain does not end where it was noted to end";
+                return broken(head.seq + 1, cause.to_owned());
             }
             Err(error) => return Err(error),
         }

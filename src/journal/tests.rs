@@ -1,3 +1,5 @@
+//! The journal on disk: what verifies, what is found to be broken, what is set aside.
+
 use super::*;
 use crate::model::event::Kind;
 use crate::model::severity::Severity;

@@ -15,5 +15,7 @@ mod support;
 mod accept;
 mod architecture;
 mod check;
+mod events;
 mod mail;
 mod readme;
+mod status;
