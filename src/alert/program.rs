@@ -189,6 +189,7 @@ mod tests {
     #[test]
     fn a_program_gets_its_input_and_a_bare_environment() {
         if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root can make a program that is trusted");
             return;
         }
         let scratch = tempfile::tempdir().unwrap();
@@ -212,6 +213,7 @@ mod tests {
     #[test]
     fn failure_and_hanging_are_told() {
         if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root can make a program that is trusted");
             return;
         }
         let scratch = tempfile::tempdir().unwrap();
@@ -230,6 +232,7 @@ mod tests {
     #[test]
     fn what_others_could_have_put_there_is_not_run() {
         if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root can make a program that is trusted");
             return;
         }
         let scratch = tempfile::tempdir().unwrap();

@@ -100,7 +100,11 @@ impl<'a> Draft<'a> {
         state.create_file(&object, 0o600)?;
         let failed = |error| writing(&object, error);
         let connection = connect(state, &object)?;
-        connection.execute_batch(&schema::create()).map_err(failed)?;
+        let attributes = attributes.with(Attribute::Type);
+        connection.execute_batch(&schema::create(attributes)).map_err(failed)?;
+        connection
+            .execute("INSERT INTO meta VALUES ('attributes', ?1)", [attributes.keys().join(" ")])
+            .map_err(failed)?;
         connection.execute_batch("BEGIN").map_err(failed)?;
         let mut unwritten = HashMap::new();
         unwritten.insert(ROOT, (0, Box::default()));
@@ -142,7 +146,7 @@ impl<'a> Draft<'a> {
             .query_row("SELECT coalesce(max(id), 0) FROM directories", [], |row| row.get(0))
             .map_err(failed)?;
         connection.execute_batch("BEGIN").map_err(failed)?;
-        let attributes = AttributeSet::all().without(Attribute::Type);
+        let attributes = baseline.recorded_attributes().without(Attribute::Type);
         Ok(Draft {
             state,
             object,

@@ -7,7 +7,7 @@ pub mod draft;
 pub mod rows;
 pub mod schema;
 
-use crate::model::attribute::AttributeSet;
+use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::name;
 use crate::sign::key::PublicKey;
 use crate::sign::manifest::{self, BaselineManifest};
@@ -20,6 +20,7 @@ use crate::sys::stat;
 use rows::Reader;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -94,15 +95,12 @@ pub fn generations(state: &StateDir) -> Result<Vec<Files>, Error> {
     };
     let mut found: std::collections::BTreeMap<u64, Files> = std::collections::BTreeMap::new();
     for entry in entries {
-        let Ok(text) = std::str::from_utf8(&entry) else { continue };
-        let Some((number, ending)) = text.split_once('.') else { continue };
-        let Some(generation) = names::parse_generation(number) else { continue };
+        let Some((generation, part)) = names::parse_part(&entry) else { continue };
         let files = found.entry(generation).or_insert(Files { generation, ..Files::default() });
-        match ending {
-            "db" => files.database = true,
-            "manifest" => files.manifest = true,
-            "manifest.sig" => files.signature = true,
-            _ => {}
+        match part {
+            Part::Database => files.database = true,
+            Part::Manifest => files.manifest = true,
+            Part::Signature => files.signature = true,
         }
     }
     Ok(found.into_values().collect())
@@ -132,15 +130,7 @@ pub struct Sealed {
 pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Sealed, Error> {
     let found = generations(state)?;
     let Some(highest) = found.iter().rev().find(|files| files.signature) else {
-        // Reports are only ever made of a generation, and a second generation of a first.
-        let known = !state.list(names::REPORTS).unwrap_or_default().is_empty()
-            || found.iter().any(|files| files.generation > 1);
-        if known || min_generation > 0 {
-            return Err(integrity(
-                names::BASELINE,
-                "a generation is known, and none is there with its signature; restore it from a copy",
-            ));
-        }
+        verify_none_is_known(state, &found, min_generation)?;
         return Err(Error::NoGeneration(name::show(state.path())));
     };
     let sealed = verify_one(state, trust, highest.generation)?;
@@ -195,6 +185,30 @@ pub fn chained(state: &StateDir, generation: u64) -> Result<Chained, Error> {
     Ok(Chained { manifest, digest })
 }
 
+/// That a state directory without any signed generation never had one, as far as can be seen.
+///
+/// # Errors
+/// `Integrity` if there was one.
+pub fn verify_none_is_known(
+    state: &StateDir,
+    found: &[Files],
+    min_generation: u64,
+) -> Result<(), Error> {
+    // Reports are only ever made of a generation, and a second generation of a first.
+    let has_reports = match state.list(names::REPORTS) {
+        Ok(reports) => !reports.is_empty(),
+        Err(StateError::Missing(_)) => false,
+        Err(error) => return Err(chain_error(error)),
+    };
+    if has_reports || min_generation > 0 || found.iter().any(|files| files.generation > 1) {
+        return Err(integrity(
+            names::BASELINE,
+            "a generation is known, and none is there with its signature; restore it from a copy",
+        ));
+    }
+    Ok(())
+}
+
 /// The manifest of one generation, verified by itself.
 pub fn verify_one(state: &StateDir, trust: &Trust, generation: u64) -> Result<Sealed, Error> {
     let object = Part::Manifest.name(generation);
@@ -235,6 +249,9 @@ pub struct Baseline {
     path: std::path::PathBuf,
     file: File,
     identity: Identity,
+    /// What the database has columns for.
+    recorded: AttributeSet,
+    /// What readers fetch of it.
     attributes: AttributeSet,
     idle: Mutex<Vec<Reader>>,
 }
@@ -260,13 +277,14 @@ pub fn open(state: &StateDir, sealed: Sealed) -> Result<Baseline, Error> {
             "is not the file that the signed manifest names; restore it from a copy",
         ));
     }
-    let baseline = Baseline {
+    let mut baseline = Baseline {
         path: state.path_of(&object),
         object,
         sealed,
         file,
         identity,
-        attributes: AttributeSet::all(),
+        recorded: AttributeSet::NONE,
+        attributes: AttributeSet::NONE,
         idle: Mutex::new(Vec::new()),
     };
     let reader = baseline.connect()?;
@@ -280,7 +298,17 @@ pub fn open(state: &StateDir, sealed: Sealed) -> Result<Baseline, Error> {
         }
         Some(_) | None => return Err(Error::Malformed("a format".to_owned())),
     }
+    let recorded = reader.meta("attributes")?;
+    let recorded = recorded.as_deref().and_then(attribute_set);
+    baseline.recorded = recorded.ok_or_else(|| Error::Malformed("attributes".to_owned()))?;
+    baseline.attributes = baseline.recorded;
     Ok(baseline)
+}
+
+/// The set of attributes named in a text, separated by blanks.
+fn attribute_set(text: &str) -> Option<AttributeSet> {
+    text.split(' ')
+        .try_fold(AttributeSet::NONE, |set, key| Some(set.with(Attribute::from_key(key)?)))
 }
 
 /// BLAKE3 of a whole file and its length.
@@ -311,10 +339,15 @@ impl Baseline {
         self.sealed.manifest.generation
     }
 
+    /// The attributes that the database has columns for.
+    pub fn recorded_attributes(&self) -> AttributeSet {
+        self.recorded
+    }
+
     /// Makes readers fetch only these attributes.
     #[must_use]
     pub fn reading(mut self, attributes: AttributeSet) -> Baseline {
-        self.attributes = attributes;
+        self.attributes = attributes.intersection(self.recorded);
         self.idle = Mutex::new(Vec::new());
         self
     }
@@ -334,7 +367,10 @@ impl Baseline {
     /// # Errors
     /// `Integrity` if it is not.
     pub fn still_the_same(&self) -> Result<(), Error> {
-        let opened = File::open(&self.path).map_err(|error| integrity(&self.object, error))?;
+        // Looked at and not opened: what was put there may be a FIFO, and block.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&self.path, flags, Mode::empty())
+            .map_err(|errno| integrity(&self.object, std::io::Error::from(errno)))?;
         let by_name = identity(opened.as_fd(), &self.object)?;
         let held = identity(self.file.as_fd(), &self.object)?;
         if by_name != self.identity || held != self.identity {
@@ -405,6 +441,8 @@ fn harden(connection: &Connection) -> Result<(), Error> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    // Statements are planned once, not again for the values of each directory.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(
         "PRAGMA query_only = ON; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;
          PRAGMA cache_size = -1024; PRAGMA temp_store = MEMORY;",

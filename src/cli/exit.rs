@@ -67,6 +67,7 @@ fn state(error: &StateError) -> u8 {
         | StateError::Locked { .. }
         | StateError::Full { .. }
         | StateError::Unwritable { .. }
+        | StateError::Unreadable { .. }
         | StateError::Io { .. }
         | StateError::BadOwner { .. } => STATE,
         StateError::NotRegular(_) | StateError::TooLarge { .. } => INTEGRITY,

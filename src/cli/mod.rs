@@ -30,10 +30,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are results; everything else is wrong usage, and never clap's 2.
-            let code = if error.use_stderr() { exit::USAGE } else { exit::DONE };
-            // Whoever closed the stream does not want to read it.
-            let _ = error.print();
-            return ExitCode::from(code);
+            if !error.use_stderr() {
+                // Whoever closed the stream does not want to read it.
+                let _ = error.print();
+                return ExitCode::from(exit::DONE);
+            }
+            term::say(&format!("fim: {}", one_line(&error)));
+            return ExitCode::from(exit::USAGE);
         }
     };
     match command(arguments) {
@@ -45,6 +48,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(exit::code(&error))
         }
     }
+}
+
+/// What clap says about wrong usage, on one line and with the next step.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let said = text.split("\n\nUsage:").next().unwrap_or(&text);
+    let said = said.split("\n\nFor more information").next().unwrap_or(said);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let said = words.join(" ");
+    let said = said.strip_prefix("error: ").unwrap_or(&said);
+    name::escape(format!("{said}; see fim --help").as_bytes())
 }
 
 fn context(global: &GlobalArguments) -> Result<Context, Error> {
@@ -148,24 +162,24 @@ fn check(global: &GlobalArguments, arguments: CheckArguments) -> Result<u8, Erro
         Format::Json => crate::report::json::write(report, out),
         Format::Ndjson => crate::report::json::write_ndjson(report, out),
     };
-    match &arguments.output {
-        None => output(|out| write(out, true))?,
+    let printed = match &arguments.output {
+        None => output(|out| write(out, true)),
         Some(path) => {
             let file = std::fs::File::create(path).map(BufWriter::new);
             let written = file.and_then(|mut file| {
                 write(&mut file, false)?;
                 file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
             });
-            written_well(written, &name::show(path))?;
+            written_well(written, &name::show(path))
         }
-    }
+    };
     if let Some(cause) = &checked.complete.unstored {
         term::say(&format!("fim: report {}: not stored: {cause}", checked.complete.id));
     }
-    for line in &checked.delivery {
+    for line in checked.deliver(&context) {
         term::say(&format!("fim: {line}"));
     }
-    Ok(report.drift_bits())
+    printed.map(|()| report.drift_bits())
 }
 
 fn bytes(paths: Vec<PathBuf>) -> Vec<Vec<u8>> {

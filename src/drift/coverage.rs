@@ -24,6 +24,7 @@ pub(super) struct Coverage<'a> {
     matched: Vec<AtomicBool>,
     excluded: Vec<AtomicU64>,
     limited: Vec<AtomicU64>,
+    untyped: Vec<AtomicU64>,
     found: Mutex<Found>,
 }
 
@@ -41,6 +42,7 @@ impl<'a> Coverage<'a> {
             matched: input.selection.patterns().iter().map(|_| AtomicBool::new(false)).collect(),
             excluded: input.rules.iter().map(|_| AtomicU64::new(0)).collect(),
             limited: input.rules.iter().map(|_| AtomicU64::new(0)).collect(),
+            untyped: input.rules.iter().map(|_| AtomicU64::new(0)).collect(),
             found: Mutex::default(),
         }
     }
@@ -62,11 +64,18 @@ impl<'a> Coverage<'a> {
         counters.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts an object that its rule would cover, were it of another type.
+    pub(super) fn left_out_by_type(&self, rule: Option<RuleIndex>) {
+        if let Some(rule) = rule {
+            self.untyped[rule.get()].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts the entries of a directory at the limit of its rule. That they cannot be counted
     /// loses nothing that the rule promised.
     pub(super) fn count_limited(&self, job: &Job, dir: &OpenDir) {
         if let Some(pattern) = self.input.selection.pattern_of(&job.ground) {
-            let entries = directory::list(dir).map_or(0, |(listing, _)| listing.len());
+            let entries = directory::list(dir).map_or(0, |listed| listed.listing.len());
             self.limited[pattern.rule.get()].fetch_add(entries as u64, Ordering::Relaxed);
         }
     }
@@ -99,17 +108,27 @@ impl<'a> Coverage<'a> {
         let Some(pattern) = self.input.selection.pattern_of(ground) else { return };
         let text = match foreign {
             true => format!(
-                "is on a {file_system} file system, which is skipped; a rule with a literal path on it would enter it"
+                "lies on a file system of type {file_system}, which is skipped; a rule with a literal path on it would enter it"
             ),
-            false => "is on another file system, which one-file-system leaves out".to_owned(),
+            false => "lies on another file system, which one-file-system leaves out".to_owned(),
         };
-        let severity = if start { self.severity(pattern.rule) } else { Severity::Info };
-        self.problem(severity, dir.path(), pattern.rule, text);
+        let path = dir.path();
+        // Somebody who asks for what was skipped must not be told that nothing is wrong with it.
+        let severity =
+            match self.input.scope.subtrees().iter().any(|asked| name::is_below(asked, &path)) {
+                true => Severity::High.max(self.severity(pattern.rule)),
+                false if start => self.severity(pattern.rule),
+                false => Severity::Info,
+            };
+        self.problem(severity, path, pattern.rule, text);
     }
 
     /// The root of a file system whose inodes mean nothing.
     pub(super) fn unstable(&self, dir: &DirName, ground: &Ground) {
-        if let Some(pattern) = self.input.selection.pattern_of(ground) {
+        let selection = self.input.selection;
+        let pending = selection.pending(ground).next();
+        let pending = pending.map(|pattern| &selection.patterns()[pattern as usize]);
+        if let Some(pattern) = selection.pattern_of(ground).or(pending) {
             lock(&self.found).unstable.insert((dir.path(), pattern.rule));
         }
     }
@@ -143,19 +162,31 @@ impl<'a> Coverage<'a> {
                 continue;
             }
             // The link that is named is what lies there now, and where it leads.
-            let Some((real, _)) = real_path(root, &below) else {
+            let Some((real, is_dir)) = real_path(root, &below) else {
                 if pattern.is_literal() {
                     self.absent_path(below, pattern.rule);
                 }
                 continue;
             };
+            // Behind a link to a file there is nothing that a glob could match.
+            if !pattern.is_literal() && !is_dir {
+                continue;
+            }
             self.matched(&[pending]);
-            let text = format!(
-                "is reached through the link {}; really {}{}",
-                name::escape(&path),
-                name::escape(&real),
-                self.advice(&real)
-            );
+            let text = match pattern.is_literal() {
+                true => format!(
+                    "is reached through the link {}; really {}{}",
+                    name::escape(&path),
+                    name::escape(&real),
+                    self.advice(&real)
+                ),
+                false => format!(
+                    "is a link to {}, where {} is not looked for{}",
+                    name::escape(&real),
+                    name::escape(pattern.text.as_bytes()),
+                    self.advice(&real)
+                ),
+            };
             self.problem(self.hole(pattern.rule, &real), below, pattern.rule, text);
         }
     }
@@ -231,12 +262,14 @@ impl<'a> Coverage<'a> {
         self.absent_patterns(self.input.selection.pending(&step.ground));
     }
 
-    /// Start points below a directory that cannot be searched: unexamined, not absent.
+    /// Start points below a directory that cannot be searched: unexamined, not absent. What globs
+    /// might have matched has no name: `untold` is the directory itself, if nothing tells of it.
     pub(super) fn unreachable(
         &self,
         dir: &Arc<DirName>,
         ground: &Ground,
         cause: &str,
+        mut untold: Option<(Arc<DirName>, Place)>,
         findings: &mut Vec<Finding>,
     ) {
         let mut told = BTreeSet::new();
@@ -251,7 +284,12 @@ impl<'a> Coverage<'a> {
             let below: Vec<&[u8]> = name::components(&path).skip(dir.depth() as usize).collect();
             let cause = format!("{} cannot be searched: {cause}", name::escape(&dir.path()));
             let Some((last, above)) = below.split_last() else {
-                self.problem(self.severity(pattern.rule), path, pattern.rule, cause);
+                match untold.take() {
+                    Some((dir, place)) => {
+                        findings.push(unexamined(&dir, place, pattern.rule, cause, None));
+                    }
+                    None => self.problem(self.severity(pattern.rule), path, pattern.rule, cause),
+                }
                 continue;
             };
             let parent = above.iter().fold(Arc::clone(dir), |dir, name| DirName::below(&dir, name));
@@ -297,6 +335,7 @@ impl<'a> Coverage<'a> {
             };
             counted(&self.excluded[position], "exclude");
             counted(&self.limited[position], "recurse");
+            counted(&self.untyped[position], "types");
         }
         problems.extend(self.without_content());
         problems.sort();

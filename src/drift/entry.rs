@@ -32,12 +32,13 @@ pub(super) struct Observation {
     pub(super) recorded: Option<Recorded>,
 }
 
-/// What is recorded besides what is compared: the type always, and the inode of a growing file,
-/// by which a rotated log is found again.
+/// What is recorded besides what is compared: the type always, and inode and birth of a growing
+/// file, by which a rotated log is found again. The number alone would not do: file systems give
+/// the inode of a file that was removed to the next one that is made.
 pub fn recorded_attributes(attributes: AttributeSet) -> AttributeSet {
     let kept = attributes.with(Attribute::Type);
     match attributes.contains(Attribute::GrowingSize) {
-        true => kept.with(Attribute::Inode),
+        true => kept.with(Attribute::Inode).with(Attribute::Btime),
         false => kept,
     }
 }
@@ -130,13 +131,13 @@ impl Examination<'_> {
                 self.judge_in(visiting, place, observation, &mut task.findings);
                 Ok(())
             }
-            None => match recorded {
-                Some(recorded) => {
+            None => {
+                self.coverage.left_out_by_type(rule);
+                if let Some(recorded) = recorded {
                     self.removed_entry(visiting, name.to_bytes(), recorded, &mut task.findings);
-                    Ok(())
                 }
-                None => Ok(()),
-            },
+                Ok(())
+            }
         }
     }
 
@@ -171,18 +172,20 @@ impl Examination<'_> {
         if visiting.chosen
             && matches!(crate::sys::open::entry_exists(visiting.dir.fd(), name), Ok(false))
         {
-            // It was looked for because the policy names it, and it is not there.
+            // It was looked for because the policy names it, and it is not there. What a directory
+            // listed and has no more is told as vanished below.
             self.coverage.not_there(&step);
             return self.gone(visiting, name, row, task);
         }
         self.coverage.matched(&step.starts);
         let cause = answer.trouble.unwrap_or_default();
         let child = DirName::below(&visiting.name, name.to_bytes());
-        self.coverage.unreachable(&child, &step.ground, &cause, &mut task.findings);
+        let place = || Place::Entry(name.to_bytes().into());
+        let untold = rule.is_none().then(|| (Arc::clone(&visiting.name), place()));
+        self.coverage.unreachable(&child, &step.ground, &cause, untold, &mut task.findings);
         if let Some(rule) = rule {
             self.objects[rule.get()].fetch_add(1, Ordering::Relaxed);
-            let place = Place::Entry(name.to_bytes().into());
-            task.findings.push(unexamined(&visiting.name, place, rule, cause, None));
+            task.findings.push(unexamined(&visiting.name, place(), rule, cause, None));
         }
         Ok(())
     }
@@ -224,9 +227,6 @@ impl Examination<'_> {
             if let Ok(seen) = seen {
                 place.file_system = seen;
             }
-            if place.file_system.unstable_inodes {
-                self.coverage.unstable(&child, &ground);
-            }
             let foreign = place.file_system.foreign || stat.automount;
             let leaves = selection.pattern_of(&ground).is_some_and(|pattern| {
                 selection.stays_on_file_system(pattern.rule) && stat.device != place.home
@@ -243,16 +243,23 @@ impl Examination<'_> {
                 }
                 ground = remaining;
             }
+            if place.file_system.unstable_inodes {
+                self.coverage.unstable(&child, &ground);
+            }
         }
         let (row, recorded) = match row {
             Row::None => (None, None),
             Row::Entry(recorded) => (None, Some(recorded)),
             Row::Dir(dir) => (Some(dir.id), dir.recorded),
         };
+        let admitted = rule.filter(|rule| selection.admits(*rule, ObjectType::Dir));
+        if admitted.is_none() {
+            self.coverage.left_out_by_type(rule);
+        }
         Job {
             name: child,
             anchor: Some(visiting.anchor.clone()),
-            rule: rule.filter(|rule| selection.admits(*rule, ObjectType::Dir)),
+            rule: admitted,
             attributes_kept: kept,
             start,
             ground,
@@ -271,15 +278,7 @@ impl Examination<'_> {
         job: Job,
         task: &mut Task,
     ) -> Result<(), baseline::Error> {
-        let is_new = match &job.recorded {
-            None => job.rule.is_some(),
-            // Something else was recorded here, or another directory.
-            Some(recorded) => {
-                let inode = recorded.as_ref().and_then(|record| record.number(Attribute::Inode));
-                job.row.is_none() || inode.is_some_and(|inode| inode != job.stat.inode)
-            }
-        };
-        if is_new && self.input.baseline.is_some() {
+        if job.rule.is_some() && self.input.baseline.is_some() && is_another(&job) {
             visiting.disturbed.store(true, Ordering::Release);
         }
         let wants = self.input.selection.wants(&job.ground);
@@ -320,6 +319,13 @@ impl Examination<'_> {
         findings: &mut Vec<Finding>,
     ) {
         let growing = observation.attributes.contains(Attribute::GrowingSize);
+        let replaced = if growing { replaced(&observation) } else { None };
+        let suspect = replaced.map(|change| Finding {
+            dir: Arc::clone(&visiting.name),
+            place: place.clone(),
+            rule: observation.rule,
+            what: What::Change(change),
+        });
         let before = findings.len();
         self.judge(&visiting.name, place, observation, false, findings);
         if self.input.baseline.is_none() {
@@ -331,6 +337,11 @@ impl Examination<'_> {
             }
         }
         if growing {
+            // A new log that has already outgrown the recorded one differs in nothing that is
+            // compared, and still explains where the recorded one went.
+            if findings.len() == before {
+                findings.extend(suspect);
+            }
             lock(&visiting.growing).extend(findings.drain(before..));
         }
     }
@@ -389,6 +400,32 @@ impl Examination<'_> {
         }
         if let Some(cause) = trouble {
             findings.push(unexamined(dir, place, rule, cause, object_type));
+        }
+    }
+}
+
+/// A change without a difference: a growing file with another inode than the recorded one.
+fn replaced(observation: &Observation) -> Option<Change> {
+    let recorded = observation.recorded.as_ref()?.as_ref()?;
+    let facts = observation.facts.as_ref()?;
+    let inode = recorded.number(Attribute::Inode)?;
+    (inode != facts.stat.inode && recorded.object_type() == facts.stat.object_type).then(|| {
+        Change::Changed {
+            recorded: Some(recorded.clone()),
+            observed: Record::new(facts.stat.object_type),
+            differences: Vec::new(),
+        }
+    })
+}
+
+/// Whether a directory was added, or put in the place of what is recorded under its name.
+fn is_another(job: &Job) -> bool {
+    match &job.recorded {
+        None => true,
+        Some(None) => false,
+        Some(Some(record)) => {
+            record.object_type() != ObjectType::Dir
+                || record.number(Attribute::Inode).is_some_and(|inode| inode != job.stat.inode)
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::model::name::DirName;
 use crate::model::scope::Scope;
 use crate::policy::Rule;
 use crate::policy::selection::{Ground, Selection, Wants};
-use crate::scan::directory::{self, Anchor, Listing, OpenDir};
+use crate::scan::directory::{self, Anchor, Listed, Listing, OpenDir};
 use crate::scan::{Tools, probe};
 use crate::sys::stat::FileSystem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -83,7 +83,7 @@ pub enum Error {
 pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Result<Outcome, Error> {
     let root_error = |error: &std::io::Error| Error::Root {
         path: crate::model::name::show(&input.scope.root),
-        cause: probe::cause(error),
+        cause: crate::sys::open::plain_cause(error),
     };
     let root = OpenDir::root(&input.scope.root, tools).map_err(|error| root_error(&error))?;
     let stat = crate::sys::stat::of(root.fd()).map_err(|error| root_error(&error))?;
@@ -262,14 +262,17 @@ impl<'a> Examination<'a> {
         };
         let listed = match &chosen {
             None => directory::list(&dir),
-            Some(names) => {
-                crate::sys::stat::of(dir.fd()).map(|stat| (Listing::of_names(names), stat))
-            }
+            Some(names) => crate::sys::stat::of(dir.fd()).map(|stat| Listed {
+                listing: Listing::of_names(names),
+                stat,
+                trouble: None,
+            }),
         };
-        let (listing, stat) = match listed {
+        let Listed { listing, stat, trouble: restless } = match listed {
             Ok(listed) => listed,
             Err(error) => return self.closed_directory(&job, &probe::cause(&error)),
         };
+        let restless = restless.map(|error| probe::cause(&error));
         if job.start && chosen.is_none() && listing.is_empty() {
             self.coverage.empty(&job);
         }
@@ -277,9 +280,15 @@ impl<'a> Examination<'a> {
             let attributes = self.kept_attributes(rule, &job);
             let mut facts = Facts { mount: None, ..Facts::new(stat) };
             let trouble = self.own_facts(&dir, attributes, &job, &mut facts).err();
-            let trouble = trouble.map(|error| probe::cause(&error));
+            let trouble = trouble.map(|error| probe::cause(&error)).or_else(|| restless.clone());
             Own { rule, attributes, facts, trouble, recorded: job.recorded.clone() }
         });
+        if let (None, Some(cause), Some(rule)) =
+            (&own, restless, self.input.selection.reaches(&job.ground))
+        {
+            let dir = Some(ObjectType::Dir);
+            self.tell(vec![unexamined(&job.name, Place::Own, rule, cause, dir)]);
+        }
         let spans = listing.len().div_ceil(SPAN_NAMES).max(1);
         let visiting = Arc::new(Visiting {
             anchor: Anchor::of(&dir, &self.root, &stat),
@@ -374,8 +383,14 @@ impl<'a> Examination<'a> {
                 recorded: job.recorded.clone(),
             };
             self.judge(&job.name, Place::Own, verdict, false, &mut findings);
+        } else if let Some(rule) = self.input.selection.reaches(&job.ground) {
+            // The directory itself is left out by its type; what lies in it is not.
+            let dir = Some(ObjectType::Dir);
+            let cause = cause.to_owned();
+            findings.push(unexamined(&job.name, Place::Own, rule, cause, dir));
         }
-        self.coverage.unreachable(&job.name, &job.ground, cause, &mut findings);
+        let untold = findings.is_empty().then(|| (Arc::clone(&job.name), Place::Own));
+        self.coverage.unreachable(&job.name, &job.ground, cause, untold, &mut findings);
         self.tell(findings);
         Ok(())
     }

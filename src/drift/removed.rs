@@ -6,7 +6,7 @@ use crate::baseline;
 use crate::baseline::rows::{DirRow, Recorded, Span};
 use crate::model::attribute::Attribute;
 use crate::model::change::{Change, Finding, Place, RuleIndex, What};
-use crate::model::name::DirName;
+use crate::model::name::{self, DirName};
 use crate::policy::selection::{Ground, Verdict};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ impl Examination<'_> {
             return;
         }
         visiting.disturbed.store(true, Ordering::Release);
-        let rule = self.rule_of(&visiting.ground, name);
+        let rule = self.rule_of(&visiting.name, &visiting.ground, name);
         let finding = removed(&visiting.name, Place::Entry(name.into()), rule, recorded);
         let growing =
             self.input.selection.attributes(finding.rule).contains(Attribute::GrowingSize);
@@ -46,7 +46,8 @@ impl Examination<'_> {
         let name = DirName::below(&visiting.name, &row.name);
         if let Some(recorded) = row.recorded.filter(|_| focus.is_inside()) {
             visiting.disturbed.store(true, Ordering::Release);
-            findings.push(removed(&name, Place::Own, rule_in(step.verdict), recorded));
+            let rule = self.rule_in(step.verdict, || name.path());
+            findings.push(removed(&name, Place::Own, rule, recorded));
         }
         self.coverage.lost(&step);
         self.removed_below(&name, row.id, &step.ground, &focus, findings)
@@ -67,7 +68,7 @@ impl Examination<'_> {
         while let Some((name, row, ground, focus)) = open.pop() {
             reader.entries::<baseline::Error>(row, Span::ALL, |entry, recorded| {
                 if focus.step(entry).is_some_and(|focus| focus.is_inside()) {
-                    let rule = self.rule_of(&ground, entry);
+                    let rule = self.rule_of(&name, &ground, entry);
                     findings.push(removed(&name, Place::Entry(entry.into()), rule, recorded));
                 }
                 Ok(())
@@ -77,7 +78,8 @@ impl Examination<'_> {
                 let step = self.input.selection.step(&ground, &dir.name);
                 let below = DirName::below(&name, &dir.name);
                 if let Some(recorded) = dir.recorded.filter(|_| focus.is_inside()) {
-                    findings.push(removed(&below, Place::Own, rule_in(step.verdict), recorded));
+                    let rule = self.rule_in(step.verdict, || below.path());
+                    findings.push(removed(&below, Place::Own, rule, recorded));
                 }
                 self.coverage.lost(&step);
                 open.push((below, dir.id, step.ground, focus));
@@ -86,17 +88,21 @@ impl Examination<'_> {
         Ok(())
     }
 
-    fn rule_of(&self, ground: &Ground, name: &[u8]) -> RuleIndex {
-        rule_in(self.input.selection.step(ground, name).verdict)
+    fn rule_of(&self, dir: &DirName, ground: &Ground, entry: &[u8]) -> RuleIndex {
+        let verdict = self.input.selection.step(ground, entry).verdict;
+        self.rule_in(verdict, || name::join(&dir.path(), entry))
     }
-}
 
-/// The rule a verdict names. What is recorded was covered, so there is one; on ground that was
-/// cut off by a mount the first rule stands in for it.
-fn rule_in(verdict: Verdict) -> RuleIndex {
-    match verdict {
-        Verdict::Covered(rule) | Verdict::Excluded(rule) | Verdict::Limited(rule) => rule,
-        Verdict::Uncovered => RuleIndex(0),
+    /// The rule a verdict names. What is recorded was covered, so there is one; on ground that was
+    /// cut off by a mount since then, it is the one that would hold without the mount.
+    fn rule_in(&self, verdict: Verdict, path: impl Fn() -> Vec<u8>) -> RuleIndex {
+        let rule = |verdict| match verdict {
+            Verdict::Covered(rule) | Verdict::Excluded(rule) | Verdict::Limited(rule) => Some(rule),
+            Verdict::Uncovered => None,
+        };
+        rule(verdict)
+            .or_else(|| rule(self.input.selection.explain(&path()).0))
+            .unwrap_or(RuleIndex(0))
     }
 }
 

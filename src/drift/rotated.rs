@@ -3,15 +3,18 @@
 //! That is no drift, as long as what was recorded of them is intact where the rule has a content
 //! to compare. Anything else that changed about the file stays drift.
 
+use super::compare::compare;
 use super::examine::{Examination, Visiting};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Change, Difference, Finding, Place, RuleIndex, What};
+use crate::model::facts::{ObjectType, Stat};
 use crate::model::record::Record;
 use crate::model::scope::Look;
+use crate::model::value::Value;
 use crate::scan::directory;
 use crate::scan::probe::{self, Question};
 use crate::sys::open::Hint;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Examination<'_> {
@@ -23,20 +26,25 @@ impl Examination<'_> {
         findings: &mut Vec<Finding>,
     ) {
         let names = names_by_inode(visiting);
-        let mut rotated = HashSet::new();
+        let mut rotated = HashMap::new();
         let mut kept = Vec::new();
         for mut finding in suspects {
             let Some((record, inode)) = recorded_inode(&finding) else {
                 kept.push(finding);
                 continue;
             };
-            let now = names.get(&inode).filter(|now| !is_entry(&finding, now));
-            let Some(now) = now.filter(|now| self.is_intact(visiting, &record, finding.rule, now))
-            else {
-                kept.push(finding);
+            let now = names.get(&inode).filter(|(now, stat)| {
+                !is_entry(&finding, now)
+                    && may_be(&record, stat)
+                    && self.is_intact(visiting, &record, finding.rule, now)
+            });
+            let Some((now, _)) = now else {
+                if !is_unchanged(&finding) {
+                    kept.push(finding);
+                }
                 continue;
             };
-            rotated.insert(inode);
+            rotated.insert(inode, record);
             findings.push(Finding { what: What::Rotated { now: now.clone() }, ..finding.clone() });
             if let What::Change(Change::Changed { differences, .. }) = &mut finding.what {
                 differences.retain(survives_rotation);
@@ -46,9 +54,14 @@ impl Examination<'_> {
             }
         }
         findings.extend(kept.into_iter().filter(|finding| match &finding.what {
-            // The rotated file under its new name.
+            // The rotated file under its new name is explained, unless more about it is different.
             What::Change(Change::Added { observed }) => {
-                observed.number(Attribute::Inode).is_none_or(|inode| !rotated.contains(&inode))
+                let inode = observed.number(Attribute::Inode);
+                inode.and_then(|inode| rotated.get(&inode)).is_none_or(|recorded| {
+                    compare(Some(recorded), observed, observed.known())
+                        .iter()
+                        .any(survives_rotation)
+                })
             }
             What::Change(_) | What::Equal { .. } | What::Unexamined(_) | What::Rotated { .. } => {
                 true
@@ -76,8 +89,14 @@ impl Examination<'_> {
         let answer = probe::probe(visiting.dir.fd(), &name, Hint::Unknown, question, self.tools);
         let (Some(facts), None) = (answer.facts, answer.trouble) else { return false };
         let observed = Record::from_facts(&facts, attributes);
-        super::compare::compare(Some(recorded), &observed, attributes).is_empty()
+        compare(Some(recorded), &observed, attributes).is_empty()
     }
+}
+
+/// Whether a finding was only made because the inode is another one.
+fn is_unchanged(finding: &Finding) -> bool {
+    matches!(&finding.what, What::Change(Change::Changed { recorded: Some(_), differences, .. })
+        if differences.is_empty())
 }
 
 /// What a rotation does not explain: anything but another inode, size and content.
@@ -85,11 +104,26 @@ fn survives_rotation(difference: &Difference) -> bool {
     !matches!(
         difference.attribute,
         Attribute::Inode
+            | Attribute::Btime
             | Attribute::GrowingSize
             | Attribute::Content
             | Attribute::Sha256
             | Attribute::Sha512
     )
+}
+
+/// Whether an object of the recorded inode can be the recorded one, and not another that was given
+/// its number: it is a file, born at the same time, and has not shrunk.
+fn may_be(recorded: &Record, now: &Stat) -> bool {
+    let born = match (recorded.get(Attribute::Btime), now.btime) {
+        (Some(Value::Time(then)), Some(now)) => *then == now,
+        _ => true,
+    };
+    let size = recorded.number(Attribute::GrowingSize);
+    now.object_type == ObjectType::File
+        && recorded.object_type() == ObjectType::File
+        && born
+        && size.is_some_and(|size| now.size >= size)
 }
 
 fn is_entry(finding: &Finding, name: &[u8]) -> bool {
@@ -112,13 +146,15 @@ fn recorded_inode(finding: &Finding) -> Option<(Record, u64)> {
 
 /// The present names of the directory's files, by their inode. What cannot be looked at is left
 /// out: then nothing is explained by it.
-fn names_by_inode(visiting: &Visiting) -> HashMap<u64, Box<[u8]>> {
-    let Ok((listing, _)) = directory::list(&visiting.dir) else { return HashMap::new() };
+fn names_by_inode(visiting: &Visiting) -> HashMap<u64, (Box<[u8]>, Stat)> {
+    let Ok(directory::Listed { listing, .. }) = directory::list(&visiting.dir) else {
+        return HashMap::new();
+    };
     let mut names = HashMap::new();
     for index in 0..listing.len() {
         let (name, _) = listing.get(index);
         if let Ok(stat) = crate::sys::stat::at(visiting.dir.fd(), name) {
-            names.insert(stat.inode, name.to_bytes().into());
+            names.insert(stat.inode, (name.to_bytes().into(), stat));
         }
     }
     names

@@ -100,7 +100,7 @@ pub fn bytes(path: &Path) -> &[u8] {
 }
 
 /// The components of an absolute path, `.` and empty ones left out. `..` is kept as it is.
-pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
 }
 

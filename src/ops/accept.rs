@@ -4,14 +4,14 @@
 //! the report says. What moved on is refused and listed, the rest is taken. The plan that was shown
 //! is the plan that is applied; nothing is examined again in between.
 
-use super::force::Force;
+use super::force::{Force, KeyDir};
 use super::generation::{self, Cause};
 use super::record::{self, Made};
 use super::report::{self, Shelf};
 use super::scan::{self};
 use super::secrets::Secrets;
-use super::{Context, Error, check};
-use crate::baseline::draft::{self, Draft, Finished};
+use super::{Context, Error, check, key, store};
+use crate::baseline::draft::{Draft, Finished};
 use crate::baseline::rows::Span;
 use crate::drift::examine::Visit;
 use crate::drift::names;
@@ -124,6 +124,9 @@ pub struct Accepted {
 pub fn review(context: &Context, id: Option<&str>, writes: bool) -> Result<Review, Error> {
     let state = context.state()?;
     let lock = if writes { Some(state.lock("fim accept")?) } else { None };
+    if writes {
+        key::settle(&KeyDir::open(context)?, &state, context)?;
+    }
     let force = Force::load(context, &state)?;
     if id.is_none() && report::is_empty(&state)? {
         return Err(Error::NothingReviewed(
@@ -328,7 +331,9 @@ impl Review {
             Change::Added { observed } => Edit::Set(observed.clone()),
             Change::Removed { .. } => Edit::Forget,
             // Of a directory only what does not follow from its entries is taken here.
-            Change::Changed { recorded: Some(recorded), observed, .. } if dir => {
+            Change::Changed { recorded: Some(recorded), observed, .. }
+                if dir && recorded.object_type() == ObjectType::Dir =>
+            {
                 if comparable(&now, dir).is_empty() {
                     return;
                 }
@@ -456,7 +461,7 @@ impl Review {
 
     /// Writes the plan to a draft.
     fn draft(&self, plan: &Plan) -> Result<Finished, Error> {
-        draft::sweep(&self.state)?;
+        store::sweep(&self.state)?;
         let generation = self.force.baseline.generation() + 1;
         let mut draft = Draft::copy_of(&self.state, &self.force.baseline, generation)?;
         // Order matters: what lies deeper is forgotten before the directory it lies in.

@@ -4,15 +4,16 @@
 //! covered is recorded and listed, what is no longer covered is dropped and listed. An attribute
 //! that is newly asked for is recorded only where everything recorded before still equals.
 
-use super::force::Force;
+use super::force::{Force, KeyDir};
 use super::generation::{self, Cause};
+use super::key;
 use super::record::{self, Made};
 use super::scan::{self, Rules};
 use super::secrets::Secrets;
 use super::source::{self, PolicyFile};
-use super::store::Bundle;
+use super::store::{self, Bundle};
 use super::{Context, Error};
-use crate::baseline::draft::{self, About, Draft};
+use crate::baseline::draft::{About, Draft};
 use crate::baseline::rows::{Recorded, Span};
 use crate::baseline::{self, Baseline};
 use crate::config::Config;
@@ -144,11 +145,12 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
     let policy = source::policy(context)?;
     let state = context.state()?;
     let _lock = state.lock("fim policy apply")?;
+    key::settle(&KeyDir::open(context)?, &state, context)?;
     let force = Force::load(context, &state)?;
     let sites: Vec<&PublicKey> = force.trust.sites.iter().collect();
     let (bundle, text, signature) = signed_source(&policy, context.config_file.as_ref(), &sites)?;
-    let key = generation::local_key(context, &state, secrets)?;
-    draft::sweep(&state)?;
+    let signer = generation::local_key(context, &state, secrets)?;
+    store::sweep(&state)?;
     bundle.store_signed(&state, &text, &signature)?;
 
     let active = scan::active(&policy.policy.rules, &context.root, force.host())?;
@@ -158,7 +160,9 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
     let next = force.baseline.generation() + 1;
     let scope = Scope { tell_equal: true, ..Scope::everything(context.root.clone()) };
     let config: &Config = &context.config;
-    let draft = Draft::create(&state, next, AttributeSet::all())?;
+    let columns =
+        recorded_attributes(selection.all_attributes()).union(force.baseline.recorded_attributes());
+    let draft = Draft::create(&state, next, columns)?;
     let (sender, receiver) = sync_channel::<Vec<Finding>>(256);
     let visit = Forward(sender);
     let (scanned, decided) = std::thread::scope(|threads| {
@@ -186,7 +190,8 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
         report: None,
         policy_blake3: manifest::digest(text.as_bytes()),
     };
-    applied.manifest_digest = generation::publish(context, &state, &force, &finished, cause, &key)?;
+    applied.manifest_digest =
+        generation::publish(context, &state, &force, &finished, cause, &signer)?;
     let made = Made {
         kind: Kind::PolicyApplied,
         host: force.host(),

@@ -7,11 +7,12 @@ use super::source;
 use super::{Context, Error, mail, people, record};
 use crate::drift::examine::{Outcome, Visit};
 use crate::model::attribute::Attribute;
-use crate::model::change::{Change, Finding, What};
+use crate::model::change::{Change, Finding, Problem, RuleIndex, What};
 use crate::model::name;
 use crate::model::scope::Look;
 use crate::model::severity::Severity;
 use crate::model::value::hex;
+use crate::policy::Rule;
 use crate::policy::selection::{Selection, Verdict};
 use crate::report::build::{Header, RuleInfo};
 use crate::report::{BaselineInfo, PolicyInfo, Report, shelf};
@@ -35,14 +36,14 @@ pub struct Options {
 }
 
 /// A report, whole and as it was asked for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Checked {
     /// What is shown, and what the exit code is taken from.
     pub shown: Report,
     /// What is kept: complete for its scope.
     pub complete: Report,
-    /// What there is to say about its delivery, a line each; nothing if all went well.
-    pub delivery: Vec<String>,
+    /// What it takes to deliver it, unless it is not kept.
+    undelivered: Option<(StateDir, Force)>,
 }
 
 /// Gathers findings.
@@ -128,9 +129,10 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     for (path, text) in &differing {
         builder = builder.general_problem(Severity::Critical, path, text);
     }
-    for (path, severity, text) in gaps(context, &force, &selection, scope.subtrees())? {
+    for (path, severity, text) in gaps(&force, &selection, scope.subtrees()) {
         builder = builder.general_problem(severity, &path, &text);
     }
+    builder = builder.problems(&conditions(context, &force)?);
     for note in notes.into_iter().chain(remarks(context, &spent)) {
         builder = builder.note(None, None, note);
     }
@@ -144,12 +146,21 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
         record::checked(context, &state, &force, &report, &differing);
     }
     let shown = report.filtered(&options.rules, options.min_severity);
-    // After it is stored, and whether or not it could be: mail may be what is left of it.
-    let delivery = match options.store {
-        true => mail::deliver(context, &state, &force, &report),
-        false => Vec::new(),
-    };
-    Ok(Checked { shown, complete: report, delivery })
+    let undelivered = options.store.then_some((state, force));
+    Ok(Checked { shown, complete: report, undelivered })
+}
+
+impl Checked {
+    /// Delivers the report, and returns what there is to say about it, a line each.
+    ///
+    /// To be called when the report is printed: a server that does not answer shall not keep it
+    /// from whoever waits for it. Whether or not it could be stored, mail may be what is left of it.
+    pub fn deliver(&self, context: &Context) -> Vec<String> {
+        match &self.undelivered {
+            Some((state, force)) => mail::deliver(context, state, force, &self.complete),
+            None => Vec::new(),
+        }
+    }
 }
 
 /// Leaves in an added or removed object only what its rule asks for: the type and the inode of a
@@ -258,42 +269,48 @@ fn on_checked_system(
     if source::is_there(&below) { below } else { path }
 }
 
-/// Gaps that no directory walk can see: keys, conditions, and paths that nobody covers.
+/// Gaps that no directory walk can see and that concern no single rule: keys, and paths that nobody
+/// covers.
 fn gaps(
-    context: &Context,
     force: &Force,
     selection: &Selection,
     paths: &[Vec<u8>],
-) -> Result<Vec<(Vec<u8>, Severity, String)>, Error> {
+) -> Vec<(Vec<u8>, Severity, String)> {
     let mut gaps = Vec::new();
     if !force.trust.vouched {
         let text = "nobody vouches for it: neither keys/local.pub.sig nor a pin is there; let the site key sign it, or pin it";
         gaps.push((b"keys/local.pub".to_vec(), Severity::High, text.to_owned()));
     }
-    let now = scan::active(&force.rules.rules, &context.root, force.host())?;
-    for ((rule, was), is) in force.rules.rules.iter().zip(&force.rules.active).zip(&now) {
-        if was != is {
-            let (held, holds) =
-                if *was { ("held", "does not hold") } else { ("did not hold", "holds") };
-            let text = format!(
-                "rule \"{}\": its condition {held} when the baseline was made and {holds} now; run fim policy apply",
-                rule.name
-            );
-            let path = rule.patterns.first().map(|pattern| pattern.text.as_bytes().to_vec());
-            gaps.push((path.unwrap_or_default(), rule.severity, text));
-        }
-    }
     for path in paths {
         let covered = matches!(selection.explain(path).0, Verdict::Covered(_));
-        let leads = selection.patterns().iter().any(|pattern| {
-            pattern.literal_path().is_none_or(|literal| name::is_below(&literal, path))
-        });
-        if !covered && !leads {
+        if !covered && !selection.leads_below(path) {
             let text = "no rule covers it; nothing was examined here".to_owned();
             gaps.push((path.clone(), Severity::High, text));
         }
     }
-    Ok(gaps)
+    gaps
+}
+
+/// Rules whose condition holds no longer, or holds now and did not when the baseline was made.
+fn conditions(context: &Context, force: &Force) -> Result<Vec<Problem>, Error> {
+    let now = scan::active(&force.rules.rules, &context.root, force.host())?;
+    let rules = force.rules.rules.iter().zip(&force.rules.active).zip(&now).enumerate();
+    let differing = rules.filter(|(_, ((_, was), is))| was != is);
+    let problem = |(position, ((rule, was), _)): (usize, ((&Rule, &bool), &bool))| {
+        let (held, holds) =
+            if *was { ("held", "does not hold") } else { ("did not hold", "holds") };
+        let text = format!(
+            "the condition of the rule {held} when the baseline was made and {holds} now; run fim policy apply"
+        );
+        let path = rule.patterns.first().map(|pattern| pattern.text.as_bytes().to_vec());
+        Problem {
+            severity: rule.severity,
+            path: path.unwrap_or_default(),
+            rule: RuleIndex(u32::try_from(position).unwrap_or(u32::MAX)),
+            text,
+        }
+    };
+    Ok(differing.map(problem).collect())
 }
 
 /// What a reader has to know about how the examination was made.

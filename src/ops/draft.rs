@@ -5,7 +5,7 @@ use super::force::Force;
 use super::generation::{self, Cause};
 use super::record::{self, Made};
 use super::{Context, Error};
-use crate::baseline::draft::{self, Finished};
+use crate::baseline::draft::Finished;
 use crate::baseline::{self, digest_file};
 use crate::model::event::Kind;
 use crate::model::name;
@@ -85,6 +85,7 @@ pub fn hand_out(
 pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, Error> {
     let state = context.state()?;
     let _lock = state.lock("fim accept --finish")?;
+    super::key::settle(&super::force::KeyDir::open(context)?, &state, context)?;
     let force = Force::load(context, &state)?;
     let source = StateDir::open(&super::absolute(dir)?)?;
     let generation = force.baseline.generation() + 1;
@@ -121,7 +122,7 @@ pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, 
                 .to_owned(),
         ));
     }
-    draft::sweep(&state)?;
+    super::store::sweep(&state)?;
     let object = Part::Database.name(generation);
     let mut from = source.open_file(&file(Part::Database, generation))?;
     let mut target = state.create_file(&object, 0o600)?;

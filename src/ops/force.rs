@@ -15,10 +15,16 @@ use crate::config::{self, Config};
 use crate::journal::Journal;
 use crate::model::name;
 use crate::policy::Rule;
-use crate::sign::key::SecretKey;
+use crate::sign::key::{PublicKey, SecretKey};
 use crate::sign::trust::{self, KeyFiles, Trust};
 use crate::state::StateDir;
 use crate::state::error::StateError;
+
+/// Whether a key file is a secret key: that it cannot be read is a key that cannot be opened.
+fn is_secret(object: &str) -> bool {
+    [trust::SITE_KEY, trust::LOCAL_KEY, trust::SITE_NEXT_KEY, trust::LOCAL_NEXT_KEY]
+        .contains(&object)
+}
 
 /// Largest key file.
 const KEY_LIMIT: u64 = 64 * 1024;
@@ -43,6 +49,17 @@ impl KeyDir {
         Ok(KeyDir { own })
     }
 
+    /// The same before the first generation, when it need not be there yet.
+    pub fn create(context: &Context) -> Result<KeyDir, Error> {
+        match &context.keys_path {
+            Some(path) if *path != context.state_path.join("keys") => {
+                StateDir::create(path)?;
+            }
+            Some(_) | None => {}
+        }
+        KeyDir::open(context)
+    }
+
     /// The directory and the name in it of a file that is called `keys/…` everywhere else.
     pub fn locate<'a>(&'a self, state: &'a StateDir, object: &'a str) -> (&'a StateDir, &'a str) {
         match &self.own {
@@ -62,6 +79,9 @@ impl KeyDir {
             Err(StateError::NotRegular(object)) => Err(Error::Integrity(format!(
                 "{object}: is not a regular file; restore it from a copy"
             ))),
+            Err(error @ StateError::Unreadable { .. }) if is_secret(object) => {
+                Err(Error::Passphrase(error.to_string()))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -107,6 +127,25 @@ impl KeyDir {
     }
 }
 
+/// That the secret keys which are about to sign are those that are believed: what others sign would
+/// be in force, and believed by nobody.
+///
+/// # Errors
+/// `Integrity` if one is another.
+pub fn verify_keys(trust: &Trust, site: &PublicKey, local: &PublicKey) -> Result<(), Error> {
+    for (object, believed, key) in
+        [(trust::SITE_KEY, &trust.sites, site), (trust::LOCAL_KEY, &trust.locals, local)]
+    {
+        if !believed.contains(key) {
+            return Err(Error::Integrity(format!(
+                "{object}: is {}, which is not the key that is believed; restore it from a copy",
+                key.fingerprint()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The keys that are believed.
 pub fn trust(context: &Context, state: &StateDir) -> Result<Trust, Error> {
     let keys = KeyDir::open(context)?;
@@ -120,7 +159,11 @@ pub fn trust(context: &Context, state: &StateDir) -> Result<Trust, Error> {
                 "keys/site.pub or keys/local.pub: gone, although a generation is known; restore it from a copy".to_owned(),
             ))
         }
-        None => Err(Error::Baseline(baseline::Error::NoGeneration(name::show(state.path())))),
+        None => {
+            let found = baseline::generations(state)?;
+            baseline::verify_none_is_known(state, &found, context.min_generation)?;
+            Err(Error::Baseline(baseline::Error::NoGeneration(name::show(state.path()))))
+        }
     }
 }
 

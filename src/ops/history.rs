@@ -198,6 +198,7 @@ pub fn revert(
 ) -> Result<Accepted, Error> {
     let state = context.state()?;
     let _lock = state.lock("fim baseline revert")?;
+    super::key::settle(&KeyDir::open(context)?, &state, context)?;
     let force = Force::load(context, &state)?;
     let old = open(&state, &force, generation)?;
     if generation == force.baseline.generation() {
@@ -206,7 +207,7 @@ pub fn revert(
         )));
     }
     let key = generation::local_key(context, &state, secrets)?;
-    draft::sweep(&state)?;
+    super::store::sweep(&state)?;
     let manifest = old.sealed().manifest.clone();
     // The rules stand in the database, so its policy comes back with it; it must still verify.
     super::store::load(&state, &manifest.policy_blake3, &force.trust)?;

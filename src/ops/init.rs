@@ -1,18 +1,17 @@
 //! `fim init`: keys, a signed policy, and the first generation, or with `--force` the next one.
 
-use super::force::KeyDir;
+use super::force::{self, KeyDir};
 use super::record::{self, Made};
 use super::scan::{self, Rules};
 use super::secrets::{Role, Secrets};
 use super::source;
-use super::store::Bundle;
+use super::store::{self, Bundle};
 use super::{Context, Error};
 use crate::baseline::draft::{self, About, Draft, Finished};
 use crate::baseline::{self, Sealed};
 use crate::config::Config;
 use crate::drift::entry::recorded_attributes;
 use crate::drift::examine::{Outcome, Visit};
-use crate::model::attribute::AttributeSet;
 use crate::model::change::{Finding, Problem, What};
 use crate::model::clock::rfc3339;
 use crate::model::event::Kind;
@@ -148,13 +147,14 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
     ] {
         state.make_dir(dir)?;
     }
-    let previous = previous(context, &state, options)?;
+    let dir = KeyDir::create(context)?;
+    let previous = previous(context, &state, &dir, options)?;
     let host = match &previous {
         Some(previous) => previous.manifest.host.clone(),
         None => host_name(context),
     };
-    let keys = keys(context, &state, &options.secrets, (passphrases, elsewhere), &host)?;
-    draft::sweep(&state)?;
+    let keys = keys((&dir, &state), context, &options.secrets, (passphrases, elsewhere), &host)?;
+    store::sweep(&state)?;
     let created = rfc3339(context.clock.now());
     let (policy_source, policy_blake3) = match (&keys.site, signed) {
         (_, Some((bundle, text, signature))) => {
@@ -179,7 +179,11 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
     let rules = Rules { rules: policy.policy.rules, active };
     let generation = previous.as_ref().map_or(1, |previous| previous.manifest.generation + 1);
     let scope = Scope::everything(context.root.clone());
-    let recorded = record(context, &state, &rules, &scope, generation)?;
+    let recorded = record(context, &state, &rules, &scope, generation).inspect_err(|_| {
+        // A draft that ran into a full disk must not keep it full. The first error is the one to
+        // tell; the next writer sweeps again.
+        let _ = store::sweep(&state);
+    })?;
     let manifest = BaselineManifest {
         baseline_blake3: recorded.finished.digest,
         baseline_bytes: recorded.finished.bytes,
@@ -228,7 +232,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         local: keys.local.public().fingerprint(),
         policy: policy_source,
         made_keys: keys.made,
-        unvouched: unvouched(context, &state)?,
+        unvouched: unvouched(&dir, &state)?,
     })
 }
 
@@ -247,11 +251,13 @@ pub fn named(problems: Vec<Problem>, rules: &Rules) -> Vec<(Problem, String)> {
 fn previous(
     context: &Context,
     state: &StateDir,
+    dir: &KeyDir,
     options: &Options,
 ) -> Result<Option<Sealed>, Error> {
-    let exists = baseline::generations(state)?.iter().any(|files| files.signature);
-    if !exists {
-        let told = super::force::told_generation(context, state);
+    let found = baseline::generations(state)?;
+    if !found.iter().any(|files| files.signature) {
+        baseline::verify_none_is_known(state, &found, context.min_generation)?;
+        let told = force::told_generation(context, state);
         if told > 0 {
             return Err(Error::Integrity(format!(
                 "journal.db: tells of generation {told}, but no baseline is there; restore it from a copy, or move journal.db away to begin anew"
@@ -262,8 +268,9 @@ fn previous(
     if !options.force {
         return Err(Error::AlreadyInitialised(name::show(state.path())));
     }
-    let trust = super::force::trust(context, state)?;
-    Ok(Some(super::force::sealed(context, state, &trust)?))
+    super::key::settle(dir, state, context)?;
+    let trust = force::trust(context, state)?;
+    Ok(Some(force::sealed(context, state, &trust)?))
 }
 
 /// The name of the checked system.
@@ -299,18 +306,27 @@ fn has_keys(context: &Context, options: &Options) -> Result<bool, Error> {
         Err(StateError::NoDirectory(_)) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    let exists = baseline::generations(&state)?.iter().any(|files| files.signature);
-    if exists && !options.force {
-        return Err(Error::AlreadyInitialised(name::show(state.path())));
+    state.check_ownership()?;
+    let found = baseline::generations(&state)?;
+    match found.iter().any(|files| files.signature) {
+        true if !options.force => {
+            return Err(Error::AlreadyInitialised(name::show(state.path())));
+        }
+        // Keys are never replaced: there is nothing to ask a new passphrase for.
+        true => return Ok(true),
+        false => baseline::verify_none_is_known(&state, &found, context.min_generation)?,
     }
-    let dir = KeyDir::open(context)?;
+    let dir = match KeyDir::open(context) {
+        Ok(dir) => dir,
+        Err(Error::State(StateError::NoDirectory(_))) => return Ok(false),
+        Err(error) => return Err(error),
+    };
     let site_is_known = options.site_key.is_some() || dir.text(&state, trust::SITE_KEY)?.is_some();
     Ok(site_is_known && dir.text(&state, trust::LOCAL_KEY)?.is_some())
 }
 
 /// The local key's public half, if nobody vouches for it yet.
-fn unvouched(context: &Context, state: &StateDir) -> Result<Option<PathBuf>, Error> {
-    let dir = KeyDir::open(context)?;
+fn unvouched(dir: &KeyDir, state: &StateDir) -> Result<Option<PathBuf>, Error> {
     Ok(match dir.text(state, trust::LOCAL_PUB_SIG)? {
         Some(_) => None,
         None => {
@@ -324,15 +340,16 @@ fn unvouched(context: &Context, state: &StateDir) -> Result<Option<PathBuf>, Err
 type Passphrases = (Option<Passphrase>, Option<Passphrase>);
 
 /// Makes both keys, or opens those that are there. With a site key kept elsewhere only the local
-/// one is made or opened, and somebody has to vouch for it there.
+/// one is made or opened, and somebody has to vouch for it there. Keys by which a generation was
+/// signed are never replaced.
 fn keys(
+    (dir, state): (&KeyDir, &StateDir),
     context: &Context,
-    state: &StateDir,
     secrets: &Secrets,
     (passphrases, elsewhere): (Option<Passphrases>, Option<PublicKey>),
     host: &str,
 ) -> Result<Keys, Error> {
-    let dir = KeyDir::open(context)?;
+    let has_generation = baseline::generations(state)?.iter().any(|files| files.signature);
     let site_pem = dir.text(state, trust::SITE_KEY)?;
     let local_pem = dir.text(state, trust::LOCAL_KEY)?;
     if elsewhere.is_some() && site_pem.is_some() {
@@ -341,67 +358,110 @@ fn keys(
                 .to_owned(),
         ));
     }
+    let site_is_missing = elsewhere.is_none() && site_pem.is_none();
+    if has_generation && (site_is_missing || local_pem.is_none()) {
+        let object = if site_is_missing { trust::SITE_KEY } else { trust::LOCAL_KEY };
+        return Err(Error::Passphrase(format!(
+            "{object}: is not here, and keys are never replaced; do this where the key is kept, or restore it"
+        )));
+    }
+    if site_is_missing && local_pem.is_some() {
+        return Err(Error::Integrity(
+            "keys/site: is not here, although keys/local is; restore it from a copy, or name its public half with --site-key".to_owned(),
+        ));
+    }
     let (site_passphrase, local_passphrase) = passphrases.unwrap_or_default();
-    let made = local_pem.is_none();
+    let (made_site, made_local) = (site_is_missing, local_pem.is_none());
     let site = match (elsewhere, site_pem) {
         (Some(public), _) => Site::Elsewhere(public),
         (None, Some(pem)) => Site::Here(secrets.open(Role::Site, trust::SITE_KEY, &pem)?.0),
-        (None, None) if local_pem.is_some() => {
-            return Err(Error::Integrity(
-                "keys/site: is not here, although keys/local is; restore it from a copy, or name its public half with --site-key".to_owned(),
-            ));
-        }
-        (None, None) => {
-            let comment = format!("site@{host}");
-            Site::Here(make(&dir, state, trust::SITE_KEY, &comment, site_passphrase)?)
-        }
+        (None, None) => Site::Here(generate(trust::SITE_KEY, &format!("site@{host}"))?),
     };
     let local = match local_pem {
         Some(pem) => secrets.open(Role::Local, trust::LOCAL_KEY, &pem)?.0,
-        None => {
-            let comment = format!("{}{host}", trust::LOCAL_COMMENT);
-            make(&dir, state, trust::LOCAL_KEY, &comment, local_passphrase)?
-        }
+        None => generate(trust::LOCAL_KEY, &format!("{}{host}", trust::LOCAL_COMMENT))?,
     };
-    publish_keys(&dir, state, &site, &local)?;
-    Ok(Keys { site, local, made })
+    if has_generation {
+        let believed = force::trust(context, state)?;
+        force::verify_keys(&believed, &site.public(), &local.public())?;
+    } else {
+        verify_pinned(context, &site.public(), &local.public())?;
+    }
+    if let (Site::Here(key), true) = (&site, made_site) {
+        write_secret((dir, state), trust::SITE_KEY, key, site_passphrase.as_ref())?;
+    }
+    if made_local {
+        write_secret((dir, state), trust::LOCAL_KEY, &local, local_passphrase.as_ref())?;
+    }
+    publish_keys(dir, state, &site, &local)?;
+    Ok(Keys { site, local, made: made_local })
 }
 
-/// Makes a key and writes its secret half.
-fn make(
-    dir: &KeyDir,
-    state: &StateDir,
+fn generate(object: &str, comment: &str) -> Result<SecretKey, Error> {
+    SecretKey::generate(comment).map_err(|cause| Error::Key { object: object.to_owned(), cause })
+}
+
+fn write_secret(
+    (dir, state): (&KeyDir, &StateDir),
     object: &str,
-    comment: &str,
-    passphrase: Option<Passphrase>,
-) -> Result<SecretKey, Error> {
-    let failed = |cause| Error::Key { object: object.to_owned(), cause };
-    let key = SecretKey::generate(comment).map_err(failed)?;
-    let pem = key.to_pem(passphrase.as_ref()).map_err(failed)?;
-    dir.write(state, object, 0o600, &pem)?;
-    Ok(key)
+    key: &SecretKey,
+    passphrase: Option<&Passphrase>,
+) -> Result<(), Error> {
+    let pem =
+        key.to_pem(passphrase).map_err(|cause| Error::Key { object: object.to_owned(), cause })?;
+    dir.write(state, object, 0o600, &pem)
 }
 
-/// Writes the public parts, what vouches for the local key, and who may sign what. Done again by
-/// each init: a crash may have come between a secret and its public part.
+/// That the first keys are those that are pinned; a baseline by others would be believed by nobody.
+fn verify_pinned(context: &Context, site: &PublicKey, local: &PublicKey) -> Result<(), Error> {
+    for (object, pin, key) in [
+        (trust::SITE_KEY, &context.pins.site, site),
+        (trust::LOCAL_KEY, &context.pins.local, local),
+    ] {
+        if let Some(pin) = pin.as_ref().filter(|pin| !pin.matches(key)) {
+            return Err(Error::Integrity(format!(
+                "{object}: is {}, but {pin} is pinned; put the pinned key there, or pin none before the first init",
+                key.fingerprint()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the public parts, what vouches for the local key, and who may sign what. A crash may have
+/// come between a secret and its public part, so what is not there is written by each init; what
+/// is there was verified and stays as it is, byte by byte, because somebody has signed it.
 fn publish_keys(
     dir: &KeyDir,
     state: &StateDir,
     site: &Site,
     local: &SecretKey,
 ) -> Result<(), Error> {
-    let local_pub = local.public().to_openssh();
-    let signers = key::allowed_signers(&site.public(), &local.public());
-    dir.write(state, trust::SITE_PUB, 0o644, &site.public().to_openssh())?;
-    // What a key elsewhere has vouched for byte by byte is not written again.
-    if dir.text(state, trust::LOCAL_PUB)?.as_deref() != Some(local_pub.as_str()) {
-        dir.write(state, trust::LOCAL_PUB, 0o644, &local_pub)?;
+    let is_key =
+        |object: &str, key: &PublicKey| {
+            let text = dir.text(state, object)?;
+            Ok::<_, Error>(text.is_some_and(|text| {
+                PublicKey::from_openssh(&text).is_ok_and(|there| there == *key)
+            }))
+        };
+    if !is_key(trust::SITE_PUB, &site.public())? {
+        dir.write(state, trust::SITE_PUB, 0o644, &site.public().to_openssh())?;
     }
-    if let Site::Here(site) = site {
+    let is_published = is_key(trust::LOCAL_PUB, &local.public())?;
+    if !is_published {
+        dir.write(state, trust::LOCAL_PUB, 0o644, &local.public().to_openssh())?;
+    }
+    let is_vouched = is_published && dir.text(state, trust::LOCAL_PUB_SIG)?.is_some();
+    if let (Site::Here(site), false) = (site, is_vouched) {
+        let local_pub = dir.text(state, trust::LOCAL_PUB)?.unwrap_or_default();
         let vouching = sshsig::sign(site, Namespace::Key, local_pub.as_bytes());
         dir.write(state, trust::LOCAL_PUB_SIG, 0o644, &vouching)?;
     }
-    dir.write(state, trust::ALLOWED_SIGNERS, 0o644, &signers)
+    if !is_published || dir.text(state, trust::ALLOWED_SIGNERS)?.is_none() {
+        let signers = key::allowed_signers(&site.public(), &local.public());
+        dir.write(state, trust::ALLOWED_SIGNERS, 0o644, &signers)?;
+    }
+    Ok(())
 }
 
 /// A recorded scan.
@@ -449,11 +509,7 @@ pub fn record(
     generation: u64,
 ) -> Result<Recorded, Error> {
     let selection = rules.selection()?;
-    let columns = selection
-        .patterns()
-        .iter()
-        .map(|pattern| recorded_attributes(selection.attributes(pattern.rule)))
-        .fold(AttributeSet::NONE, AttributeSet::union);
+    let columns = recorded_attributes(selection.all_attributes());
     let config: &Config = &context.config;
     let mut draft = Draft::create(state, generation, columns)?;
     // Bounded: a disk slower than the scan makes the scan wait, not the memory grow.

@@ -1,9 +1,9 @@
 //! `fim key`: which keys there are, other passphrases, and new keys in the place of old ones.
 
-use super::force::{Force, KeyDir};
+use super::force::{Force, KeyDir, verify_keys};
 use super::record::{self, Made};
 use super::secrets::{Role, Secrets};
-use super::store::Bundle;
+use super::store::{self, Bundle};
 use super::{Context, Error};
 use crate::baseline::draft;
 use crate::model::clock::rfc3339;
@@ -11,7 +11,7 @@ use crate::model::event::Kind;
 use crate::sign::key::{self, PublicKey, SecretKey};
 use crate::sign::manifest::BaselineManifest;
 use crate::sign::sshsig::{self, Namespace};
-use crate::sign::trust;
+use crate::sign::trust::{self, KeyFiles};
 use crate::state::StateDir;
 
 /// One key.
@@ -94,9 +94,10 @@ pub fn change_passphrase(
     let state = context.state()?;
     let _lock = state.lock("fim key change-passphrase")?;
     let dir = KeyDir::open(context)?;
+    settle(&dir, &state, context)?;
     let object = secret_object(role);
     let (key, _) = old.open(role, object, &pem(&dir, &state, role)?)?;
-    let passphrase = new.for_new(role)?;
+    let passphrase = new.for_change(role)?;
     let text = key
         .to_pem(passphrase.as_ref())
         .map_err(|cause| Error::Key { object: object.to_owned(), cause })?;
@@ -134,6 +135,7 @@ pub fn rotate(
         secrets.open(Role::Site, trust::SITE_KEY, &pem(&dir, &state, Role::Site)?)?;
     let (local, local_passphrase) =
         secrets.open(Role::Local, trust::LOCAL_KEY, &pem(&dir, &state, Role::Local)?)?;
+    verify_keys(&force.trust, &site.public(), &local.public())?;
     let fresh = |old: &SecretKey, object: &str| {
         SecretKey::generate(old.public().comment())
             .map_err(|cause| Error::Key { object: object.to_owned(), cause })
@@ -174,7 +176,7 @@ pub fn rotate(
     let signing_local = new_local.as_ref().unwrap_or(&local);
     let old = force.baseline.sealed().clone();
     let generation = old.manifest.generation + 1;
-    draft::sweep(&state)?;
+    store::sweep(&state)?;
     let policy_blake3 = match &new_site {
         Some(key) => {
             let mut manifest = force.bundle.manifest.clone();
@@ -195,7 +197,12 @@ pub fn rotate(
         ..old.manifest
     };
     let manifest_digest = draft::publish(&state, &manifest, signing_local)?;
-    settle(&dir, &state, context)?;
+    // What is in force is known here, and pins name the old keys still: nothing is asked again.
+    let files = dir.files(&state)?.ok_or_else(|| {
+        Error::Integrity("keys: gone while they were rotated; restore them from a copy".to_owned())
+    })?;
+    let public = |key: Option<SecretKey>| key.map(|key| key.public());
+    finish(&dir, &state, &files, (public(new_site), public(new_local)))?;
     let names: Vec<&str> = keys.iter().map(|(role, _, _)| role.word()).collect();
     let made = Made {
         kind: Kind::Accepted,
@@ -212,76 +219,94 @@ pub fn rotate(
     Ok(Rotated { generation, keys })
 }
 
-/// Finishes a rotation whose generation is in force, or sweeps one that did not get so far.
-///
-/// The steps are those that `sign/trust.rs` names and understands at each moment in between.
-fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), Error> {
-    let Some(files) = dir.files(state)? else { return Ok(()) };
-    let pending = [&files.site_next_pub, &files.local_next_pub, &files.local_next_pub_sig];
-    if pending.iter().all(|file| file.is_none()) {
-        return Ok(());
+/// Finishes a rotation whose generation is in force, or sweeps one that did not get so far: the
+/// first thing any command does that uses a secret key. Only under the lock.
+pub fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), Error> {
+    let mut pending = false;
+    for object in [
+        trust::SITE_NEXT_KEY,
+        trust::SITE_NEXT_PUB,
+        trust::SITE_NEXT_PUB_SIG,
+        trust::LOCAL_NEXT_KEY,
+        trust::LOCAL_NEXT_PUB,
+        trust::LOCAL_NEXT_PUB_SIG,
+    ] {
+        pending |= dir.text(state, object)?.is_some();
     }
+    let Some(files) = dir.files(state)?.filter(|_| pending) else { return Ok(()) };
     let believed = trust::believe(&files, &context.pins)?;
-    let signer = super::force::sealed(context, state, &believed)?.signer;
+    let sealed = super::force::sealed(context, state, &believed)?;
+    let policy = store::load(state, &sealed.manifest.policy_blake3, &believed)?.manifest;
     let next =
         |text: &Option<String>| text.as_deref().and_then(|text| PublicKey::from_openssh(text).ok());
-    let is_local_committed = next(&files.local_next_pub).is_some_and(|key| key == signer);
-    let committed_policy = super::force::Force::load(context, state)?.bundle.manifest.signed_by;
-    let next_site = next(&files.site_next_pub);
-    let is_site_committed =
-        next_site.as_ref().is_some_and(|key| key.fingerprint() == committed_policy);
-    let exists = |object: &str| Ok::<_, Error>(dir.text(state, object)?.is_some());
-    let moves = |moves: &[(&str, &str)]| {
-        for (from, to) in moves {
-            if exists(from)? {
-                dir.rename(state, from, to)?;
-            }
-        }
-        Ok::<_, Error>(())
-    };
-    let drops = |objects: &[&str]| {
-        for object in objects {
-            if exists(object)? {
-                let (place, file) = dir.locate(state, object);
-                place.remove(file)?;
-            }
-        }
-        Ok::<_, Error>(())
-    };
-    let present = |object: &'static str| {
-        let text = dir.text(state, object)?.unwrap_or_default();
-        PublicKey::from_openssh(&text)
+    let site = next(&files.site_next_pub).filter(|key| key.fingerprint() == policy.signed_by);
+    let local = next(&files.local_next_pub).filter(|key| *key == sealed.signer);
+    finish(dir, state, &files, (site, local))
+}
+
+/// Gives the new keys that are in force the names of the old ones, and drops those that are not.
+///
+/// The steps are those that `sign/trust.rs` names and understands at each moment in between. Order
+/// matters: who may sign what is written for the keys to come, and the old site key is kept, before
+/// any file changes its name. The local key goes before the site key: `site.next.pub` is what tells
+/// a crash in between that the vouching in `local.next.pub.sig` is in force.
+fn finish(
+    dir: &KeyDir,
+    state: &StateDir,
+    files: &KeyFiles,
+    (next_site, next_local): (Option<PublicKey>, Option<PublicKey>),
+) -> Result<(), Error> {
+    let parse = |text: &str, object: &str| {
+        PublicKey::from_openssh(text)
             .map_err(|cause| Error::Key { object: object.to_owned(), cause })
     };
-    let next_local = next(&files.local_next_pub).filter(|_| is_local_committed);
-    let next_site = next_site.filter(|_| is_site_committed);
-    let local = next_local.map_or_else(|| present(trust::LOCAL_PUB), Ok)?;
-    let site = next_site.map_or_else(|| present(trust::SITE_PUB), Ok)?;
-    // Order matters: who may sign what is written for the keys to come, and the old site key is
-    // kept, before any file changes its name.
-    dir.write(state, trust::ALLOWED_SIGNERS, 0o644, &key::allowed_signers(&site, &local))?;
-    let site_files = [trust::SITE_NEXT_KEY, trust::SITE_NEXT_PUB_SIG, trust::SITE_NEXT_PUB];
-    let local_files = [trust::LOCAL_NEXT_KEY, trust::LOCAL_NEXT_PUB_SIG, trust::LOCAL_NEXT_PUB];
-    if is_site_committed {
-        if present(trust::SITE_PUB)? != site {
-            dir.write(state, trust::SITE_OLD_PUB, 0o644, &files.site_pub)?;
-        }
-        moves(&[
-            (site_files[0], trust::SITE_KEY),
-            (site_files[1], trust::SITE_PUB_SIG),
-            (site_files[2], trust::SITE_PUB),
-        ])?;
-    } else {
-        drops(&site_files)?;
+    let old_site = parse(&files.site_pub, trust::SITE_PUB)?;
+    let old_local = parse(&files.local_pub, trust::LOCAL_PUB)?;
+    let site = next_site.as_ref().unwrap_or(&old_site);
+    let local = next_local.as_ref().unwrap_or(&old_local);
+    let signers = key::allowed_signers(site, local);
+    dir.write(state, trust::ALLOWED_SIGNERS, 0o644, &signers)?;
+    if *site != old_site {
+        dir.write(state, trust::SITE_OLD_PUB, 0o644, &files.site_pub)?;
     }
-    match (is_local_committed, is_site_committed, files.local_next_pub.is_some()) {
-        (true, _, _) => moves(&[
-            (local_files[0], trust::LOCAL_KEY),
-            (local_files[1], trust::LOCAL_PUB_SIG),
-            (local_files[2], trust::LOCAL_PUB),
-        ])?,
-        (false, true, false) => moves(&[(local_files[1], trust::LOCAL_PUB_SIG)])?,
-        (false, _, _) => drops(&local_files)?,
+    // The public key goes last: it is what tells the next run that there is something to finish.
+    let local_moves = [
+        (trust::LOCAL_NEXT_KEY, trust::LOCAL_KEY),
+        (trust::LOCAL_NEXT_PUB_SIG, trust::LOCAL_PUB_SIG),
+        (trust::LOCAL_NEXT_PUB, trust::LOCAL_PUB),
+    ];
+    let site_moves = [
+        (trust::SITE_NEXT_KEY, trust::SITE_KEY),
+        (trust::SITE_NEXT_PUB_SIG, trust::SITE_PUB_SIG),
+        (trust::SITE_NEXT_PUB, trust::SITE_PUB),
+    ];
+    match (&next_local, &next_site, &files.local_next_pub) {
+        (Some(_), _, _) => moves(dir, state, &local_moves)?,
+        // The old local key goes on, and the new site key vouches for it.
+        (None, Some(_), None) => moves(dir, state, &local_moves[1..2])?,
+        (None, _, _) => drops(dir, state, &local_moves)?,
+    }
+    match next_site {
+        Some(_) => moves(dir, state, &site_moves),
+        None => drops(dir, state, &site_moves),
+    }
+}
+
+fn moves(dir: &KeyDir, state: &StateDir, files: &[(&str, &str)]) -> Result<(), Error> {
+    for (from, to) in files {
+        if dir.text(state, from)?.is_some() {
+            dir.rename(state, from, to)?;
+        }
+    }
+    Ok(())
+}
+
+fn drops(dir: &KeyDir, state: &StateDir, files: &[(&str, &str)]) -> Result<(), Error> {
+    for (object, _) in files {
+        if dir.text(state, object)?.is_some() {
+            let (place, file) = dir.locate(state, object);
+            place.remove(file)?;
+        }
     }
     Ok(())
 }

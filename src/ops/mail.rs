@@ -354,3 +354,115 @@ fn missing(report: &Report) -> String {
     }
     missing.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::report::sample;
+
+    fn sinks(more: &str) -> Vec<Sink> {
+        let text = format!("[[sink]]\ntype = \"email\"\nto = [\"root\"]\n{more}\n");
+        config::parse("fim.toml", &text).unwrap().sinks.0
+    }
+
+    fn rules(text: &str) -> Vec<Rule> {
+        let files = crate::policy::files::MemoryFiles(
+            [("p.toml".to_owned(), format!("version = 1\n{text}"))].into(),
+        );
+        crate::policy::file::parse("p.toml", &files).unwrap().rules
+    }
+
+    /// Who gets a part, and the paths in it.
+    fn told(sink: &Sink, rules: &[Rule], report: &Report) -> Vec<(String, usize)> {
+        let parts = parts(sink, rules, report);
+        parts.into_iter().map(|(to, part)| (to.join(" "), part.changes.len())).collect()
+    }
+
+    #[test]
+    fn subjects_can_be_filtered_by() {
+        assert_eq!(
+            subject(&sample::report()),
+            "[fim] mail1: 1 critical, 3 high, 12 low (15 new); incomplete"
+        );
+        let mut report = sample::clean();
+        assert_eq!(subject(&report), "[fim] mail1: no drift");
+        report.scope.rules.push("accounts".to_owned());
+        assert_eq!(subject(&report), "[fim] mail1: no drift within the scope");
+        report.errors = sample::report().errors;
+        report.coverage = sample::report().coverage;
+        report.policy.source_differs = true;
+        report.mark_unstored("no space left".to_owned());
+        assert_eq!(
+            subject(&report),
+            "[fim] mail1: incomplete: 1 not examined, 1 severe coverage problem, source differs, not stored"
+        );
+        report.host = "a\r\nBcc: b\u{202e}".to_owned();
+        assert!(subject(&report).starts_with("[fim] a\\x0d\\x0aBcc: b\\xe2\\x80\\xae: "));
+    }
+
+    #[test]
+    fn a_sink_s_recipients_are_spared_what_is_below_its_severity() {
+        let mut report = sample::report();
+        report.errors.clear();
+        report.coverage.clear();
+        report.changes.retain(|change| change.severity == Severity::Low);
+        let low = report.changes.len();
+        assert!(low > 0);
+        assert_eq!(told(&sinks("")[0], &[], &report), []);
+        let root = |count| vec![("root".to_owned(), count)];
+        assert_eq!(told(&sinks("min-severity = \"low\"")[0], &[], &report), root(low));
+        assert_eq!(told(&sinks("only-on-drift = false")[0], &[], &report), root(low));
+        assert_eq!(told(&sinks("")[0], &[], &sample::clean()), []);
+        assert_eq!(told(&sinks("only-on-drift = false")[0], &[], &sample::clean()), root(0));
+        report.policy.source_differs = true;
+        assert_eq!(told(&sinks("")[0], &[], &report), root(low));
+    }
+
+    #[test]
+    fn recipients_of_rules_are_grouped_by_what_they_get() {
+        let report = sample::report();
+        let of = |rule: &str| report.changes.iter().filter(|change| change.rule == rule).count();
+        let rule = |name: &str, email: &str| {
+            format!(
+                "[[rule]]\nname = {name:?}\npaths = [\"/{name}\"]\nprofile = \"config\"\nemail = [{email}]\n"
+            )
+        };
+        let rules = rules(&format!(
+            "{}{}",
+            rule("accounts", "\"a\", \"b\", \"c\", \"root\""),
+            rule("documentation", "\"b\", \"d\", \"c\"")
+        ));
+        let both = of("accounts") + of("documentation");
+        assert_eq!(
+            told(&sinks("")[0], &rules, &report),
+            [
+                ("root".to_owned(), report.changes.len()),
+                ("a".to_owned(), of("accounts")),
+                ("b c".to_owned(), both),
+                ("d".to_owned(), of("documentation")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_huge_report_becomes_a_mail_that_servers_take() {
+        let mut report = sample::report();
+        let one = report.changes[0].clone();
+        report.changes = (0..50_000)
+            .map(|number| {
+                let path = format!("/usr/share/doc/{number}");
+                crate::report::ChangeEntry { path, path_bytes: None, ..one.clone() }
+            })
+            .collect();
+        report.seal();
+        let now = "2026-11-20T03:15:00Z".parse().unwrap();
+        let letter = letter(&report, &["root".to_owned()], now);
+        assert!(letter.attachment.is_none());
+        assert!(letter.text.len() < TEXT_BYTES + 1000, "{}", letter.text.len());
+        assert!(letter.text.starts_with("fim: mail1: DRIFT"));
+        let more = format!("\n  fim report show {}\n", report.id);
+        assert!(letter.text.ends_with(&more));
+        assert!(letter.text.contains("too large for a mail"));
+    }
+}

@@ -71,7 +71,7 @@ pub enum Error {
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// A key could not be opened.
-    #[error("{object}: {cause}")]
+    #[error("{object}: {cause}; {}", key_step(.cause))]
     Key {
         /// The key's file.
         object: String,
@@ -90,6 +90,19 @@ pub enum Error {
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+/// What to do about a key that could not be opened.
+fn key_step(cause: &KeyError) -> &'static str {
+    match cause {
+        KeyError::NeedsPassphrase | KeyError::WrongPassphrase | KeyError::EmptyPassphrase => {
+            "give the passphrase it was stored under"
+        }
+        KeyError::Malformed(_)
+        | KeyError::WrongAlgorithm(_)
+        | KeyError::BadComment
+        | KeyError::NoRandomness(_) => "restore it from a copy, or try again",
+    }
 }
 
 fn list(diagnostics: &[Diagnostic]) -> String {

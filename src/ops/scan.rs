@@ -88,19 +88,18 @@ pub fn active(rules: &[Rule], root: &Path, host: &str) -> Result<Vec<bool>, Erro
             name::show(root)
         ))
     })?;
-    let holds = |rule: &Rule| {
-        let exists = rule
-            .when
-            .exists
-            .as_ref()
-            .is_none_or(|path| open::inside(root.as_fd(), Path::new(path)).is_ok());
-        let named = rule
-            .when
-            .host
-            .as_ref()
-            .is_none_or(|glob| pattern::matcher(glob).is_ok_and(|glob| glob.is_match(host)));
-        exists && named
-    };
+    let holds =
+        |rule: &Rule| {
+            // Where the path cannot be looked at the rule is active, and says itself what it cannot see.
+            let exists = rule.when.exists.as_ref().is_none_or(|path| {
+                open::exists_inside(root.as_fd(), Path::new(path)).unwrap_or(true)
+            });
+            let named =
+                rule.when.host.as_ref().is_none_or(|glob| {
+                    pattern::matcher(glob).is_ok_and(|glob| glob.is_match(host))
+                });
+            exists && named
+        };
     Ok(rules.iter().map(holds).collect())
 }
 
@@ -113,6 +112,9 @@ pub fn scope(
 ) -> Result<(Scope, Vec<String>), Error> {
     let mut resolved_paths = Vec::new();
     let mut notes = Vec::new();
+    if paths.iter().any(Vec::is_empty) {
+        return Err(Error::Usage("PATH: is empty; give a path of the checked system".to_owned()));
+    }
     for path in paths {
         let absolute = match path.first() {
             Some(b'/') => path.clone(),
@@ -147,8 +149,10 @@ fn resolve(context: &Context, path: &[u8]) -> Vec<u8> {
     let components: Vec<&[u8]> = name::components(path).collect();
     let Some((last, above)) = components.split_last() else { return b"/".to_vec() };
     let Ok(root) = open::root(&context.root) else { return path.to_vec() };
-    if *last == b".." {
-        return open::real_path(root.as_fd(), name::path(path)).unwrap_or_else(|| path.to_vec());
+    // "dir/" means the directory, wherever it lies, as everywhere on the command line.
+    if *last == b".." || path.ends_with(b"/") || path.ends_with(b"/.") {
+        return open::real_path(root.as_fd(), name::path(path))
+            .unwrap_or_else(|| name::join(b"", &components.join(&b'/')));
     }
     let parent = name::join(b"", &above.join(&b'/'));
     match open::real_path(root.as_fd(), name::path(&parent)) {

@@ -91,14 +91,42 @@ impl Secrets {
         if let Some(passphrase) = self.stored(role)? {
             return Ok(Some(passphrase));
         }
+        self.ask_new(role, &format!(
+            "passphrase of the {} key: no terminal to ask on; give --site-passphrase-file and --local-passphrase-file, \
+             set {} and {} or credentials site-passphrase and local-passphrase, or say --no-passphrase to store the keys in the clear",
+            role.word(),
+            Role::Site.variable(),
+            Role::Local.variable()
+        ))
+    }
+
+    /// The passphrase that replaces another. Credentials and environment hold the old one and are
+    /// not asked: a change that stores the old one again would be none.
+    ///
+    /// # Errors
+    /// `Usage` without a terminal and without a word on how the key is to be kept.
+    pub fn for_change(&self, role: Role) -> Result<Option<Passphrase>, Error> {
+        let file = match role {
+            Role::Site => &self.site_file,
+            Role::Local => &self.local_file,
+        };
+        match file {
+            _ if self.in_the_clear => Ok(None),
+            Some(path) => read(path).map(Some),
+            None => self.ask_new(role, &format!(
+                "new passphrase of the {} key: no terminal to ask on; give --new-passphrase-file, \
+                 or say --no-passphrase to store the key in the clear",
+                role.word()
+            )),
+        }
+    }
+
+    /// Asks twice for a new passphrase.
+    fn ask_new(&self, role: Role, without_terminal: &str) -> Result<Option<Passphrase>, Error> {
         let ask = |text: String| (self.prompt)(&text).transpose().map_err(Error::Passphrase);
         let word = role.word();
         let Some(first) = ask(format!("Passphrase for the new {word} key: "))? else {
-            return Err(Error::Usage(format!(
-                "passphrase of the {word} key: no terminal to ask on; give --{word}-passphrase-file, \
-                 {} or a credential {word}-passphrase, or say --no-passphrase to store the key in the clear",
-                role.variable()
-            )));
+            return Err(Error::Usage(without_terminal.to_owned()));
         };
         if first.is_empty() {
             return Err(Error::Passphrase(format!(
@@ -152,8 +180,12 @@ impl Secrets {
 
 /// A passphrase from a file: everything but one line end.
 fn read(path: &Path) -> Result<Passphrase, Error> {
-    let text = crate::policy::files::read_text(path)
-        .map_err(|cause| Error::Passphrase(format!("{}: {cause}", name::show(path))))?;
+    let text = crate::policy::files::read_text(path).map_err(|cause| {
+        Error::Passphrase(format!(
+            "{}: {cause}; name a file that holds the passphrase",
+            name::show(path)
+        ))
+    })?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.is_empty() || line.len() > FILE_LIMIT {

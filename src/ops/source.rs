@@ -86,6 +86,12 @@ pub fn read_policy(path: &Path) -> Result<Policy, Error> {
             name::show(path)
         )));
     };
+    if !is_there(path) {
+        return Err(Error::Unreadable(format!(
+            "{}: no such file; correct --policy, or restore it",
+            name::show(path)
+        )));
+    }
     file::parse(main, &DiskFiles { dir: dir.to_path_buf() }).map_err(Error::Wrong)
 }
 

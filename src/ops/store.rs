@@ -2,17 +2,18 @@
 //! in which each file has a line.
 
 use super::Error;
+use crate::baseline::{self, draft};
 use crate::model::name;
 use crate::policy::files::MemoryFiles;
 use crate::policy::{Policy, Source, file};
 use crate::sign::key::{PublicKey, SecretKey};
-use crate::sign::manifest::{self, PolicyManifest};
+use crate::sign::manifest::{self, BaselineManifest, PolicyManifest};
 use crate::sign::sshsig::{self, Namespace};
 use crate::sign::trust::Trust;
 use crate::state::StateDir;
 use crate::state::error::StateError;
-use crate::state::names::{POLICY, POLICY_MANIFEST, POLICY_SIGNATURE};
-use std::collections::BTreeMap;
+use crate::state::names::{KEYS, POLICY, POLICY_MANIFEST, POLICY_SIGNATURE, Part, REPORTS};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest file of a policy's directory that is read.
 const FILE_LIMIT: u64 = 8 * 1024 * 1024;
@@ -38,6 +39,13 @@ impl Bundle {
         let mut files = BTreeMap::new();
         for source in &policy.policy.sources {
             files.insert(source.name.clone(), source.text.clone());
+        }
+        if let Some(file) =
+            [POLICY_MANIFEST, POLICY_SIGNATURE].iter().find(|f| files.contains_key(**f))
+        {
+            return Err(Error::Unreadable(format!(
+                "{file}: no file of a policy may have that name, which its signed manifest has; rename it"
+            )));
         }
         let main = policy.policy.sources.first().map(|source| source.name.clone());
         let config_name = config.map(|file| {
@@ -118,6 +126,54 @@ impl Bundle {
     pub fn sources(&self) -> Result<Vec<Source>, Error> {
         Ok(self.policy()?.sources)
     }
+}
+
+/// Removes what writers that were cut off have left: unsigned generations and policies, and files
+/// that were not renamed into place. Only under the lock.
+pub fn sweep(state: &StateDir) -> Result<(), Error> {
+    draft::sweep(state)?;
+    for dir in [KEYS, REPORTS] {
+        match state.sweep(dir) {
+            Ok(_) | Err(StateError::Missing(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let referred = referred(state)?;
+    let policies = match state.list(POLICY) {
+        Ok(policies) => policies,
+        Err(StateError::Missing(_)) => return Ok(()),
+        Err(error) => return Err(policy_error(error)),
+    };
+    for policy in policies {
+        // What has another name is not ours to remove.
+        let Ok(digest) = blake3::Hash::from_hex(&policy) else { continue };
+        if referred.contains(digest.as_bytes()) {
+            continue;
+        }
+        let dir = dir_name(digest.as_bytes());
+        match state.list(&dir) {
+            Ok(files) if !files.iter().any(|file| file == POLICY_SIGNATURE.as_bytes()) => {
+                state.remove_dir(&dir)?;
+            }
+            Ok(_) => {
+                state.sweep(&dir)?;
+            }
+            Err(StateError::NotRegular(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The policies that any generation names. One of which a file is gone is damaged, not left over.
+fn referred(state: &StateDir) -> Result<BTreeSet<[u8; 32]>, Error> {
+    let mut referred = BTreeSet::new();
+    for files in baseline::generations(state)?.into_iter().filter(|files| files.manifest) {
+        let text = state.read(&Part::Manifest.name(files.generation), FILE_LIMIT);
+        let parsed = text.ok().and_then(|text| BaselineManifest::parse(&text).ok());
+        referred.extend(parsed.map(|manifest| manifest.policy_blake3));
+    }
+    Ok(referred)
 }
 
 /// The directory of the policy with this digest.

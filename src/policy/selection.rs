@@ -368,21 +368,32 @@ impl Selection {
         ground.cover.map(|cover| &self.patterns[cover.pattern as usize])
     }
 
+    /// The rule that covers entries of a directory with this ground, if one reaches so far.
+    pub fn reaches(&self, ground: &Ground) -> Option<RuleIndex> {
+        let cover = ground.cover?;
+        let rule = self.patterns[cover.pattern as usize].rule;
+        let left_out = cover.excluded || ground.barred.contains(&rule);
+        let reaches = match self.rules[rule.get()].recurse {
+            Recurse::All => true,
+            Recurse::Levels(limit) => cover.levels < limit,
+        };
+        (reaches && !left_out).then_some(rule)
+    }
+
     /// Which entries of a directory with this ground have to be looked at.
     pub fn wants(&self, ground: &Ground) -> Wants {
-        let mut counts = false;
-        if let Some(cover) = ground.cover {
-            let pattern = &self.patterns[cover.pattern as usize];
-            let left_out = cover.excluded || ground.barred.contains(&pattern.rule);
-            let recurse = self.rules[pattern.rule.get()].recurse;
-            match recurse {
-                _ if left_out => {}
-                Recurse::All => return Wants::Everything,
-                Recurse::Levels(limit) if cover.levels < limit => return Wants::Everything,
-                // A start point with `recurse = false` asks for itself alone: nothing is left out.
-                Recurse::Levels(limit) => counts = limit > 0 && cover.levels == limit,
-            }
+        if self.reaches(ground).is_some() {
+            return Wants::Everything;
         }
+        let counts = ground.cover.is_some_and(|cover| {
+            let rule = self.patterns[cover.pattern as usize].rule;
+            let left_out = cover.excluded || ground.barred.contains(&rule);
+            match self.rules[rule.get()].recurse {
+                Recurse::All => false,
+                // A start point with `recurse = false` asks for itself alone: nothing is left out.
+                Recurse::Levels(limit) => !left_out && limit > 0 && cover.levels == limit,
+            }
+        });
         let mut names: Vec<Box<[u8]>> = Vec::new();
         for &(pattern, part) in &ground.live {
             match &self.patterns[pattern as usize].parts[part as usize] {
@@ -424,6 +435,15 @@ impl Selection {
             step = self.step(&step.ground, component);
         }
         (step.verdict, self.pattern_of(&step.ground))
+    }
+
+    /// Whether a pattern may match something below an absolute path.
+    pub fn leads_below(&self, path: &[u8]) -> bool {
+        let mut step = self.root();
+        for component in name::components(path) {
+            step = self.step(&step.ground, component);
+        }
+        self.pending(&step.ground).next().is_some()
     }
 
     /// The ground on a file system that is entered only by literal paths: what is left of `ground`

@@ -90,8 +90,7 @@ impl Report {
         self.id.clear();
         let mut hasher = blake3::Hasher::new();
         write(self, &mut hasher).expect("hashing does not fail, and every field has a JSON form");
-        let digest = hasher.finalize().to_hex();
-        self.id = format!("{}-{}", stamp(&self.started), &digest[..DIGEST_DIGITS]);
+        self.id = self.sealed_id(hasher.finalize());
     }
 
     /// Reads a stored report, and refuses one that is not exactly as it was sealed.
@@ -101,7 +100,7 @@ impl Report {
     /// # Errors
     /// What is not the text of a sealed report, whichever byte of it differs.
     pub fn parse_sealed(bytes: &[u8]) -> Result<Report, ReportError> {
-        let mut report: Report = serde_json::from_slice(bytes)
+        let report: Report = serde_json::from_slice(bytes)
             .map_err(|error| ReportError::Malformed(name::escape(error.to_string().as_bytes())))?;
         if report.format != FORMAT {
             let found = name::escape(report.format.as_bytes());
@@ -112,13 +111,27 @@ impl Report {
         if written.is_err() || !expected.rest.is_empty() || !report.forms_agree() {
             return Err(ReportError::Altered);
         }
-        let id = report.id.clone();
-        report.seal();
-        if report.id != id || !is_id(&id) {
-            return Err(ReportError::Unsealed { id: name::escape(id.as_bytes()) });
+        if !is_id(&report.id) || report.sealed_id(digest_without_id(bytes, &report.id)) != report.id
+        {
+            return Err(ReportError::Unsealed { id: name::escape(report.id.as_bytes()) });
         }
         Ok(report)
     }
+
+    fn sealed_id(&self, digest: blake3::Hash) -> String {
+        format!("{}-{}", stamp(&self.started), &digest.to_hex()[..DIGEST_DIGITS])
+    }
+}
+
+/// The digest of a report's text, which is known to be canonical, as if its ID were empty.
+fn digest_without_id(text: &[u8], id: &str) -> blake3::Hash {
+    let before = format!("{{\n  \"format\": \"{FORMAT}\",\n  \"id\": \"");
+    let mut hasher = blake3::Hasher::new();
+    match text.strip_prefix(before.as_bytes()).and_then(|rest| rest.strip_prefix(id.as_bytes())) {
+        Some(rest) => hasher.update(before.as_bytes()).update(rest),
+        None => hasher.update(text),
+    };
+    hasher.finalize()
 }
 
 /// `2026-11-20T03:15:00.120Z` as `20261120T031500Z`.

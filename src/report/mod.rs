@@ -16,7 +16,7 @@ pub mod shelf;
 pub mod text;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 
 use crate::model::name;
 use crate::model::severity::Severity;

@@ -172,7 +172,7 @@ pub(super) fn builder(rules: &[RuleInfo]) -> Builder<'_> {
 }
 
 /// A report with everything in it, sealed; `/usr/bin/gone` was known before.
-pub(super) fn report() -> Report {
+pub(crate) fn report() -> Report {
     let findings = findings();
     let rules = rules();
     let before = Report::builder(header("2026-11-18T02:15:00.000Z"), &rules)
@@ -185,7 +185,7 @@ pub(super) fn report() -> Report {
 }
 
 /// A report without drift, sealed.
-pub(super) fn clean() -> Report {
+pub(crate) fn clean() -> Report {
     let mut report = Report::builder(header("2026-11-20T02:15:00.120Z"), &rules())
         .inactive(["qmail".to_owned()])
         .finish();

@@ -199,10 +199,30 @@ impl Listing {
     }
 }
 
-/// The names in a directory and its own state, both of one moment.
+/// What a directory holds.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its entries.
+    pub listing: Listing,
+    /// Its own state.
+    pub stat: Stat,
+    /// Why the two are not of one moment, if they are not.
+    pub trouble: Option<io::Error>,
+}
+
+/// The names in a directory and its own state, both of one moment. One that does not hold still is
+/// read all the same: what lies in it has to be examined.
 ///
 /// # Errors
-/// Those of getdents(2) and statx(2); "does not hold still" if it changes all the time.
-pub fn list(dir: &OpenDir) -> io::Result<(Listing, Stat)> {
-    probe::at_one_moment(dir.fd(), Stat::same_moment, |_| Listing::read(dir.fd()))
+/// Those of getdents(2) and statx(2).
+pub fn list(dir: &OpenDir) -> io::Result<Listed> {
+    let before = stat::of(dir.fd())?;
+    match probe::at_one_moment(dir.fd(), probe::Hold::Still, before, |_| Listing::read(dir.fd())) {
+        Ok((listing, stat)) => Ok(Listed { listing, stat, trouble: None }),
+        Err(error) if probe::is_unstable(&error) => {
+            let stat = stat::of(dir.fd())?;
+            Ok(Listed { listing: Listing::read(dir.fd())?, stat, trouble: Some(error) })
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -7,11 +7,11 @@
 use super::Tools;
 use super::digest::{self, Extent};
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
+use crate::model::clock;
 use crate::model::facts::{Digests, Facts, ObjectType, Stat};
 use crate::model::record::Record;
 use crate::model::scope::Look;
 use crate::model::value::{Time, Value};
-use crate::model::{clock, name};
 use crate::sys::open::{self, Access, Hint};
 use crate::sys::xattr::{self, Reach};
 use crate::sys::{self, stat};
@@ -65,19 +65,19 @@ fn unstable() -> io::Error {
     io::Error::other("unstable: does not hold still")
 }
 
-/// An error of the kernel in its own words, without the number, which says nothing to people.
+/// Whether an error says that the object did not hold still: one of those made above, which alone
+/// carry a text of their own.
+pub(crate) fn is_unstable(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Other && error.get_ref().is_some()
+}
+
+/// Why an object could not be examined, for people.
 pub fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut => "takes longer than max-object-time".to_owned(),
         io::ErrorKind::NotFound => "vanished while it was examined".to_owned(),
         io::ErrorKind::UnexpectedEof => "unstable: shrank while it was read".to_owned(),
-        _ => {
-            let text = error.to_string();
-            let words = text.split(" (os error").next().unwrap_or(&text);
-            let mut letters = words.chars();
-            let first = letters.next().map(|c| c.to_ascii_lowercase());
-            name::escape(first.into_iter().chain(letters).collect::<String>().as_bytes())
-        }
+        _ => open::plain_cause(error),
     }
 }
 
@@ -87,26 +87,42 @@ fn too_young(ctime: Time, now: Time) -> bool {
     (nanos(now) - nanos(ctime)).unsigned_abs() <= GRAIN.as_nanos()
 }
 
-/// Runs `look` until the object is the same before and after it, by `same`.
+/// When an object counts as having held still while it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Nothing about it moved.
+    Still,
+    /// It may have grown: what was read of it is its beginning.
+    Growing,
+}
+
+/// Runs `look` until the object is the same before and after it; `before` is what it is now.
+///
+/// A file that may grow need not come to rest: a log that is written all the time is always too
+/// young to tell.
 ///
 /// # Errors
 /// "does not hold still" after some attempts, and whatever `look` says.
 pub(crate) fn at_one_moment<T>(
     fd: BorrowedFd<'_>,
-    same: impl Fn(&Stat, &Stat) -> bool,
+    hold: Hold,
+    mut before: Stat,
     mut look: impl FnMut(&Stat) -> io::Result<T>,
 ) -> io::Result<(T, Stat)> {
-    let mut before = stat::of(fd)?;
+    let mut last = None;
     for attempt in 0..ATTEMPTS {
         let started = stat::coarse_now();
         let result = look(&before);
         let after = stat::of(fd)?;
         let young = too_young(before.ctime, started);
+        let grown = hold == Hold::Growing && before.same_object(&after);
         match result {
-            Ok(seen) if same(&before, &after) && !young => return Ok((seen, before)),
+            Ok(seen) if before.same_moment(&after) && !young => return Ok((seen, before)),
+            Ok(seen) if grown && after.size > before.size => return Ok((seen, before)),
+            Ok(seen) => last = (grown && after.size == before.size).then_some((seen, before)),
             // An object that was cut short while it was read may hold still the next time.
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
-            _ => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => last = None,
+            Err(error) => return Err(error),
         }
         // Order matters: the next look has to begin when the present time can no longer be given
         // to a change that comes after it.
@@ -115,7 +131,7 @@ pub(crate) fn at_one_moment<T>(
         }
         before = stat::of(fd)?;
     }
-    Err(unstable())
+    last.ok_or_else(unstable)
 }
 
 /// Examines the entry `entry` of an open directory.
@@ -234,7 +250,8 @@ fn probe_file(
         }
     };
     let fd = fd.as_fd();
-    if stat::of(fd)?.object_type != ObjectType::File {
+    let seen = stat::of(fd)?;
+    if seen.object_type != ObjectType::File {
         return Err(moved());
     }
     if access == Access::Touched {
@@ -242,15 +259,10 @@ fn probe_file(
     }
     let growing = question.attributes.contains(Attribute::GrowingSize);
     let recorded_size = question.recorded.and_then(|record| record.number(Attribute::GrowingSize));
-    // A file that may grow is the same as long as it is the same inode and has not shrunk below
-    // what was read of it.
-    let same = |before: &Stat, after: &Stat| {
-        before.same_moment(after)
-            || growing && before.same_object(after) && after.size >= before.size
-    };
     let content = digests_wanted(question.attributes);
     let deadline = stat::monotonic() + tools.settings.max_object_time;
-    let result = at_one_moment(fd, same, |before| {
+    let hold = if growing { Hold::Growing } else { Hold::Still };
+    let result = at_one_moment(fd, hold, seen, |before| {
         let mut facts = Facts::new(*before);
         if let Some(wanted) = content {
             let kept = match question.look {

@@ -54,6 +54,14 @@ pub enum StateError {
         /// Why it could not be.
         cause: String,
     },
+    /// No permission to read.
+    #[error("{name}: {cause}; run as the owner of the state directory")]
+    Unreadable {
+        /// What was to be read.
+        name: String,
+        /// Why it could not be.
+        cause: String,
+    },
     /// Anything else the kernel says.
     #[error("{name}: {cause}; see whether the file system of the state directory is in order")]
     Io {
@@ -85,6 +93,9 @@ impl StateError {
             Errno::NOENT => StateError::Missing(shown),
             // LOOP: a link, under O_NOFOLLOW. NXIO: a socket. NOTDIR: on the way, a file or link.
             Errno::LOOP | Errno::NOTDIR | Errno::NXIO => StateError::NotRegular(shown),
+            Errno::ACCESS | Errno::PERM => {
+                StateError::Unreadable { name: shown, cause: cause(errno) }
+            }
             other => StateError::Io { name: shown, cause: cause(other) },
         }
     }
@@ -111,7 +122,11 @@ pub(super) fn cause(errno: Errno) -> String {
         Errno::ACCESS => "permission denied".to_owned(),
         Errno::PERM => "operation not permitted".to_owned(),
         Errno::IO => "input/output error".to_owned(),
-        other => std::io::Error::from(other).to_string().to_lowercase(),
+        other => {
+            let text = std::io::Error::from(other).to_string().to_lowercase();
+            // The number says nothing to whoever reads the words.
+            text.split(" (os error").next().unwrap_or(&text).to_owned()
+        }
     }
 }
 

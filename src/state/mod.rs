@@ -49,6 +49,9 @@ impl StateDir {
             Ok(dir) => Ok(StateDir { dir, path }),
             Err(Errno::NOENT) => Err(StateError::NoDirectory(name::show(&path))),
             Err(Errno::LOOP | Errno::NOTDIR) => Err(StateError::NotDirectory(name::show(&path))),
+            Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+                Err(StateError::Unreadable { name: name::show(&path), cause: cause(errno) })
+            }
             Err(errno) => Err(StateError::Io { name: name::show(&path), cause: cause(errno) }),
         }
     }

@@ -1,8 +1,10 @@
 //! Opening below a directory, never through a link; reading directories; processes' limits.
 
+use crate::model::facts::ObjectType;
+use crate::model::name;
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +31,9 @@ pub enum Access {
     /// It was refused, as for an ordinary user on somebody else's file: open(2).
     Touched,
 }
+
+/// Links that are followed on the way to one object: path_resolution(7).
+const LINKS_LIMIT: u32 = 40;
 
 const BASE: OFlags =
     OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
@@ -93,11 +98,11 @@ pub fn given_file(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let handle = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let stat = super::stat::of(handle.as_fd())?;
-    if stat.object_type != crate::model::facts::ObjectType::File {
+    if stat.object_type != ObjectType::File {
         return Err(io::Error::other("not a regular file"));
     }
     let fd = rustix::fs::open(path, flags, Mode::empty())?;
-    if super::stat::of(fd.as_fd())?.object_type != crate::model::facts::ObjectType::File {
+    if super::stat::of(fd.as_fd())?.object_type != ObjectType::File {
         return Err(io::Error::other("not a regular file"));
     }
     Ok(fd)
@@ -115,7 +120,7 @@ pub fn entry_exists(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
 /// Opens a path below `root` as the checked system would resolve it: links and `..` stay inside.
 ///
 /// # Errors
-/// ENOSYS and EPERM where the kernel or a filter does not know openat2(2), and all of open(2).
+/// Those of open(2).
 pub fn inside(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     loop {
         let relative = path.strip_prefix("/").unwrap_or(path);
@@ -130,8 +135,57 @@ pub fn inside(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
             Ok(fd) => return Ok(fd),
             // A rename or mount raced with the walk: openat2(2).
             Err(Errno::AGAIN | Errno::INTR) => {}
+            // An old kernel, or a filter that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => return inside_by_steps(root, name::bytes(path)),
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// What [`inside`] does, without openat2(2): each component is taken hold of, and links are
+/// resolved here.
+fn inside_by_steps(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
+    let split = |path: &[u8]| name::components(path).rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let mut ahead = split(path);
+    // Where we are, with all directories above it, so that `..` needs no trust in the kernel's.
+    let mut above = Vec::new();
+    let mut links = 0;
+    while let Some(component) = ahead.pop() {
+        if component == b".." {
+            above.pop();
+            continue;
+        }
+        let here = above.last().map_or(root, |fd: &OwnedFd| fd.as_fd());
+        let component = CString::new(component).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let next = handle(here, &component)?;
+        if super::stat::of(next.as_fd())?.object_type != ObjectType::Symlink {
+            above.push(next);
+            continue;
+        }
+        links += 1;
+        if links > LINKS_LIMIT {
+            return Err(Errno::LOOP.into());
+        }
+        let target = link_target(next.as_fd())?;
+        if target.starts_with(b"/") {
+            above.clear();
+        }
+        ahead.extend(split(&target));
+    }
+    above.pop().map_or_else(|| handle(root, c"."), Ok)
+}
+
+/// Whether a path of the checked system leads to something, through links if it must.
+///
+/// # Errors
+/// All that leaves it open, as a directory that may not be searched.
+pub fn exists_inside(root: BorrowedFd<'_>, path: &Path) -> io::Result<bool> {
+    match inside(root, path) {
+        Ok(_) => Ok(true),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+            _ => Err(error),
+        },
     }
 }
 
@@ -205,7 +259,7 @@ pub fn keep_from_programs() -> io::Result<()> {
 
 /// Opens for reading what a handle holds, if it is a regular file.
 pub fn reopen_file(handle: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    if super::stat::of(handle)?.object_type != crate::model::facts::ObjectType::File {
+    if super::stat::of(handle)?.object_type != ObjectType::File {
         return Err(io::Error::other("not a regular file"));
     }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -226,5 +280,66 @@ pub fn real_path(root: BorrowedFd<'_>, path: &Path) -> Option<Vec<u8>> {
     match real.strip_prefix(top.as_slice())? {
         b"" => Some(b"/".to_vec()),
         rest => Some(rest.to_vec()),
+    }
+}
+
+/// An error of the kernel in its own words, without the number, which says nothing to people.
+pub fn plain_cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = words.chars();
+    let first = letters.next().map(|c| c.to_ascii_lowercase());
+    name::escape(first.into_iter().chain(letters).collect::<String>().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn both_ways_of_resolving_stay_inside_and_agree() {
+        let scratch = tempfile::tempdir().unwrap();
+        let top = scratch.path().join("top");
+        std::fs::create_dir_all(top.join("a/b")).unwrap();
+        std::fs::write(top.join("a/b/file"), "x").unwrap();
+        std::fs::write(scratch.path().join("outside"), "x").unwrap();
+        for (link, target) in [
+            ("absolute", "/a/b"),
+            ("relative", "a/../a/b"),
+            ("out", "../../../../outside"),
+            ("loop", "loop"),
+            ("chain", "absolute/../b/file"),
+            ("dangling", "nothing"),
+        ] {
+            symlink(target, top.join(link)).unwrap();
+        }
+        let root = root(&top).unwrap();
+        let seen = |found: io::Result<OwnedFd>| match found {
+            Ok(fd) => Ok(super::super::stat::of(fd.as_fd()).unwrap().inode),
+            Err(error) => Err(error.raw_os_error()),
+        };
+        for path in [
+            "/",
+            "/a",
+            "a/b/file",
+            "/absolute/file",
+            "/relative",
+            "/out",
+            "/loop",
+            "/chain",
+            "/dangling",
+            "/a/b/file/x",
+            "/../../a",
+            "/a/b/../..",
+            "/chain/x",
+            "/nothing/..",
+        ] {
+            let by_call = seen(inside(root.as_fd(), Path::new(path)));
+            let by_steps = seen(inside_by_steps(root.as_fd(), path.as_bytes()));
+            assert_eq!(by_call, by_steps, "{path}");
+        }
+        assert!(exists_inside(root.as_fd(), Path::new("/chain")).unwrap());
+        assert!(!exists_inside(root.as_fd(), Path::new("/loop")).unwrap());
     }
 }

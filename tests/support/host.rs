@@ -27,7 +27,7 @@ pub struct Ran {
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: String,
-    tree: String,
+    scratch: PathBuf,
 }
 
 impl Default for Host {
@@ -195,13 +195,16 @@ impl Host {
 
     /// Runs `fim` with exactly these arguments.
     pub fn plain(&self, arguments: &[OsString]) -> Ran {
-        let output = self.command(arguments).output().unwrap();
+        self.run_through(&[], arguments)
+    }
+
+    /// Runs `fim` with exactly these arguments, started by another program with its own.
+    pub fn run_through(&self, through: &[&str], arguments: &[OsString]) -> Ran {
+        let output = self.started_by(through, arguments).output().unwrap();
         let code = match output.status.code() {
             Some(code) => code,
             None => 128 + std::os::unix::process::ExitStatusExt::signal(&output.status).unwrap(),
         };
-        let mut tree = String::new();
-        draw(self.scratch.path(), 0, &mut tree);
         Ran {
             command: format!(
                 "fim {}",
@@ -210,13 +213,21 @@ impl Host {
             code,
             stdout: output.stdout,
             stderr: String::from_utf8(output.stderr).expect("diagnostics are UTF-8"),
-            tree,
+            scratch: self.scratch.path().to_owned(),
         }
     }
 
     /// The command that [`Host::plain`] runs.
     pub fn command(&self, arguments: &[OsString]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fim"));
+        self.started_by(&[], arguments)
+    }
+
+    fn started_by(&self, through: &[&str], arguments: &[OsString]) -> Command {
+        let program = env!("CARGO_BIN_EXE_fim");
+        let mut command = Command::new(through.first().unwrap_or(&program));
+        if !through.is_empty() {
+            command.args(&through[1..]).arg(program);
+        }
         command
             .args(arguments)
             .current_dir(self.scratch.path())
@@ -286,7 +297,7 @@ impl Ran {
             let mut line = format!(
                 "{} {} {} {}",
                 text(&change["kind"]),
-                text(&change["path"]),
+                shown_path(change),
                 text(&change["rule"]),
                 text(&change["severity"])
             );
@@ -298,20 +309,66 @@ impl Ran {
             lines.push(line);
         }
         for error in report["errors"].as_array().unwrap() {
-            lines.push(format!("error {}: {}", text(&error["path"]), text(&error["error"])));
+            lines.push(format!("error {}: {}", shown_path(error), text(&error["error"])));
         }
         lines.join("\n")
     }
 
+    /// Asserts the gaps in coverage of a JSON report, a line for each.
+    #[track_caller]
+    pub fn coverage(self, expected: expect_test::Expect) -> Ran {
+        let report = self.json();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
+        let lines: Vec<String> = report["coverage"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|gap| {
+                let words = ["severity", "rule", "path", "problem"].map(|key| text(&gap[key]));
+                format!("{} {}: {} {}", words[0], words[1], words[2], words[3])
+            })
+            .collect();
+        expected.assert_eq(&lines.join("\n"));
+        self
+    }
+
+    /// Asserts the notes of a JSON report, a line for each; what is given on the command line is
+    /// left out.
+    #[track_caller]
+    pub fn notes(self, expected: expect_test::Expect) -> Ran {
+        let report = self.json();
+        let lines: Vec<String> = report["notes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|note| (note["path"].as_str(), note["note"].as_str().unwrap()))
+            .filter(|(_, note)| !note.starts_with("given on the command line"))
+            .map(|(path, note)| format!("{} {note}", path.unwrap_or("-")))
+            .collect();
+        expected.assert_eq(&lines.join("\n"));
+        self
+    }
+
     /// Command, outputs and tree, for a failure.
     pub fn story(&self) -> String {
+        let mut tree = String::new();
+        draw(&self.scratch, 0, &mut tree);
         format!(
             "$ {}\n-- standard output\n{}\n-- standard error\n{}\n-- tree\n{}",
             self.command,
             String::from_utf8_lossy(&self.stdout),
             self.stderr,
-            self.tree
+            tree
         )
+    }
+}
+
+/// The escaped form of a path, which is what stands in the report if it is not UTF-8.
+fn shown_path(entry: &serde_json::Value) -> String {
+    let path = entry["path"].as_str().unwrap_or_default();
+    match entry["path_bytes"].is_string() {
+        true => path.to_owned(),
+        false => fim::model::name::escape(path.as_bytes()),
     }
 }
 

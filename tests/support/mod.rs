@@ -1,5 +1,9 @@
 //! What the scenarios share.
 
 pub mod host;
+pub mod kernel;
 pub mod smtp;
+pub mod terminal;
 pub mod tool;
+
+pub mod state;

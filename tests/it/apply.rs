@@ -1,0 +1,143 @@
+//! `fim policy apply` and policies signed elsewhere: coverage changes, what counts as good does not.
+
+use crate::support::host::Host;
+use crate::support::tool;
+use expect_test::expect;
+
+fn rules(rules: &[(&str, &str, &str)]) -> String {
+    let mut text = "version = 1\n".to_owned();
+    for (name, path, add) in rules {
+        text.push_str(&format!(
+            "[[rule]]\nname = {name:?}\npaths = [{path:?}]\nprofile = \"ignore-all\"\nadd = {add}\nseverity = \"high\"\n"
+        ));
+    }
+    text
+}
+
+const BASIC: &str = r#"["type", "mode"]"#;
+const MORE: &str = r#"["type", "mode", "content"]"#;
+
+fn host() -> Host {
+    Host::new()
+        .file("/etc/quiet", 0o644, "q")
+        .file("/etc/drifting", 0o644, "d")
+        .file("/srv/old", 0o644, "o")
+        .file("/opt/new", 0o644, "n")
+        .policy(&rules(&[("etc", "/etc", BASIC), ("srv", "/srv", BASIC)]))
+        .init()
+}
+
+fn apply(host: &Host, text: &str) -> String {
+    std::fs::write(host.policy_path(), text).unwrap();
+    host.fim(["policy", "sign"]).exits(0);
+    host.fim(["policy", "apply"]).exits(0).text().to_owned()
+}
+
+#[test]
+fn drift_stays_drift_and_coverage_changes_are_listed() {
+    let host = host();
+    host.chmod("/etc/drifting", 0o600);
+    host.write("/etc/planted", "p");
+    host.remove("/srv/old");
+    let listed = apply(
+        &host,
+        &rules(&[("etc", "/etc", MORE), ("srv", "/srv", BASIC), ("opt", "/opt", BASIC)]),
+    );
+    let body = listed.split_once('\n').unwrap().1;
+    expect![[r#"
+
+        covered now:
+          /opt
+          /opt/new
+
+        still drifting:
+          /etc/drifting
+          /etc/planted
+          /srv/old
+
+        newly asked attributes not recorded, because it drifts:
+          /etc/drifting
+
+        to be known about coverage:
+          /opt (rule "opt"): no content is compared, although severity is high
+          /srv (rule "srv"): is empty; is something to be mounted here?
+          /srv (rule "srv"): no content is compared, although severity is high
+    "#]]
+    .assert_eq(body);
+    let drift = expect![[r#"
+        changed /etc/drifting etc high: mode 0644 -> 0600
+        added /etc/planted etc high
+        removed /srv/old srv high"#]];
+    host.check().exits(7).drift(drift);
+    // Content is compared from now on where it could be believed.
+    host.write("/etc/quiet", "Q");
+    host.write("/etc/drifting", "D");
+    host.check().exits(7).drift(expect![[r#"
+        changed /etc/drifting etc high: mode 0644 -> 0600
+        added /etc/planted etc high
+        changed /etc/quiet etc high: content
+        removed /srv/old srv high"#]]);
+    host.fim(["baseline", "verify"]).exits(0);
+}
+
+#[test]
+fn what_is_no_longer_covered_is_dropped_and_listed() {
+    let host = host();
+    let listed = apply(&host, &rules(&[("etc", "/etc", BASIC)]));
+    assert!(listed.contains("no longer covered:\n  /srv\n  /srv/old\n"), "{listed}");
+    host.write("/srv/old", "whatever");
+    host.check().exits(0);
+}
+
+#[test]
+fn an_unsigned_or_edited_policy_is_not_applied() {
+    let host = host();
+    host.fim(["policy", "apply"]).exits(19).says("sign it with fim policy sign");
+    host.fim(["policy", "sign"]).exits(0);
+    std::fs::write(host.policy_path(), rules(&[("etc", "/etc", MORE)])).unwrap();
+    host.fim(["policy", "apply"]).exits(19);
+    host.check().exits(8).says("");
+    assert!(!host.state().join("baseline/0000000002.manifest.sig").exists());
+}
+
+#[test]
+fn an_object_of_another_type_and_an_unreadable_one_keep_their_records() {
+    let host = host();
+    host.remove("/etc/drifting");
+    host.write("/etc/drifting/inside", "now a directory");
+    host.remove("/etc/quiet");
+    host.write("/etc/quiet", "rewritten");
+    let listed = apply(&host, &rules(&[("etc", "/etc", MORE), ("srv", "/srv", MORE)]));
+    assert!(listed.contains("still drifting:\n  /etc/drifting\n"), "{listed}");
+    host.check().exits(5).drift(expect![[r#"
+        changed /etc/drifting etc high: type file -> dir
+        added /etc/drifting/inside etc high"#]]);
+    host.fim(["baseline", "verify"]).exits(0);
+}
+
+#[test]
+fn a_policy_signed_elsewhere_leaves_no_site_secret_on_the_host() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = Host::new().file("/etc/a", 0o644, "a").rule("etc", "config", "high", ["/etc"]);
+    host.write_policy();
+    let site = host.scratch().join("site-elsewhere");
+    let site = site.to_str().unwrap();
+    tool::run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "site@office", "-f", site]);
+    let public = format!("{site}.pub");
+    host.fim(["init", "--no-passphrase", "--site-key", &public]).exits(19);
+    assert!(!host.state().exists(), "a refusal leaves nothing behind");
+    host.fim(["policy", "sign", "--site-key", &public]).exits(0);
+    let manifest = format!("{}.manifest", host.policy_path().to_str().unwrap());
+    tool::run("ssh-keygen", &["-Y", "sign", "-f", site, "-n", "fim-policy", &manifest]);
+    let init = host.fim(["init", "--no-passphrase", "--site-key", &public]).exits(0);
+    assert!(init.text().contains("-n fim-key"), "{}", init.text());
+    assert!(!host.state().join("keys/site").exists());
+    let report = host.check().exits(8).json();
+    let problem = report["coverage"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("nobody vouches for it"), "{problem}");
+    let local = host.state().join("keys/local.pub");
+    tool::run("ssh-keygen", &["-Y", "sign", "-f", site, "-n", "fim-key", local.to_str().unwrap()]);
+    host.check().exits(0);
+}

@@ -1,0 +1,134 @@
+//! Generations side by side: history, differences, going back, export, pruning, bundles.
+
+use crate::support::host::Host;
+use crate::support::tool;
+use expect_test::expect;
+use std::ffi::OsString;
+use std::process::Command;
+
+/// Three generations: a mode, then a new file.
+fn three() -> Host {
+    let host = Host::new()
+        .file("/etc/a", 0o644, "a")
+        .file("/etc/b", 0o644, "b")
+        .rule_with("etc", "config", "high", &["/etc"], "add = [\"sha256\"]")
+        .init();
+    host.chmod("/etc/a", 0o600);
+    host.check().exits(4);
+    host.fim(["accept", "--all", "--reason", "tighter"]).exits(0);
+    host.write("/etc/new", "n");
+    host.check().exits(5);
+    host.fim(["accept", "--all"]).exits(0);
+    host
+}
+
+#[test]
+fn history_and_differences_tell_what_was_accepted() {
+    let host = three();
+    let history = host.fim(["baseline", "history"]).exits(0);
+    let lines: Vec<&str> = history.text().lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1].contains("tighter") && lines[1].contains("report "), "{}", lines[1]);
+    let diff = host.fim(["baseline", "diff", "1", "2"]).exits(0);
+    expect![[r#"
+        changed /etc/a
+          mode          0644 -> 0600
+    "#]]
+    .assert_eq(diff.text());
+    let diff = host.fim(["baseline", "diff", "2", "3"]).exits(0);
+    let kinds: Vec<&str> = diff.text().lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(kinds, ["changed /etc", "added   /etc/new"]);
+    assert_eq!(host.fim(["baseline", "diff", "3", "3"]).exits(0).text(), "");
+    host.fim(["baseline", "diff", "1", "9"]).exits(16);
+}
+
+#[test]
+fn going_back_makes_a_new_generation_with_the_old_content() {
+    let host = three();
+    host.fim(["baseline", "revert", "1", "--reason", "was not wanted"]).exits(0);
+    assert_eq!(host.fim(["baseline", "diff", "1", "4"]).exits(0).text(), "");
+    let history = host.fim(["baseline", "history"]).exits(0);
+    assert!(history.text().lines().nth(3).unwrap().contains("was not wanted"));
+    host.check().exits(5).drift(expect![[r#"
+        changed /etc etc high: mtime (follows)
+        changed /etc/a etc high: mode 0644 -> 0600
+        added /etc/new etc high"#]]);
+    host.fim(["baseline", "revert", "1"]).exits(16);
+    host.fim(["baseline", "verify"]).exits(0);
+}
+
+#[test]
+fn pruning_removes_old_databases_and_keeps_the_chain() {
+    let host = three();
+    host.fim(["baseline", "prune", "--keep", "1"]).exits(0);
+    host.check().exits(0);
+    let verified = host.fim(["baseline", "verify"]).exits(0);
+    assert_eq!(verified.text().matches("database pruned").count(), 2);
+    host.fim(["baseline", "revert", "1", "--reason", "x"]).exits(16).says("pruned");
+    host.fim(["baseline", "prune", "--keep", "0"]).exits(16);
+}
+
+#[test]
+fn an_exported_list_is_checked_by_b3sum_and_sha256sum() {
+    let host = Host::new()
+        .file("/etc/plain", 0o644, "a")
+        .file("/etc/with\nnewline", 0o644, "b")
+        .file("/etc/with\\backslash", 0o644, "c")
+        .rule_with("etc", "config", "high", &["/etc"], "add = [\"sha256\"]")
+        .init();
+    for (format, program) in [("b3sum", "b3sum"), ("sha256sum", "sha256sum")] {
+        if !tool::has(program) {
+            continue;
+        }
+        let list = host.fim(["baseline", "export", "--format", format]).exits(0);
+        let relative = list.text().replace("  /etc/", "  etc/");
+        let file = host.scratch().join(format);
+        std::fs::write(&file, &relative).unwrap();
+        assert_eq!(relative.lines().count(), 3);
+        let checked = Command::new(program)
+            .args(["--check", file.to_str().unwrap()])
+            .current_dir(host.root())
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{checked:?}");
+    }
+    let lines = host.fim(["baseline", "export"]).exits(0);
+    let objects: Vec<serde_json::Value> =
+        lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.len(), 4);
+    assert_eq!(objects[0]["path"], "/etc");
+    assert_eq!(objects[1]["attributes"]["mode"], "0644");
+}
+
+#[test]
+fn a_bundle_unpacked_by_tar_serves_the_rescue_disk() {
+    if !tool::has("tar") {
+        return;
+    }
+    let host = three();
+    let file = host.scratch().join("bundle.tar");
+    host.fim(["baseline", "bundle", file.to_str().unwrap()]).exits(0);
+    host.fim(["baseline", "bundle", file.to_str().unwrap()]).exits(21);
+    let rescue = host.scratch().join("rescue");
+    std::fs::create_dir(&rescue).unwrap();
+    std::fs::set_permissions(&rescue, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    tool::run("tar", &["-xf", file.to_str().unwrap(), "-C", rescue.to_str().unwrap()]);
+    assert!(!rescue.join("keys/site").exists() && !rescue.join("keys/local").exists());
+    host.chmod("/etc/b", 0o666);
+    let arguments: Vec<OsString> = [
+        "--state".into(),
+        rescue.into(),
+        "--root".into(),
+        host.root().into(),
+        "check".into(),
+        "--no-store".into(),
+        "--format".into(),
+        "json".into(),
+    ]
+    .into();
+    let ran = host
+        .plain(&arguments)
+        .exits(4)
+        .drift(expect!["changed /etc/b etc high: mode 0644 -> 0666"]);
+    assert_eq!(ran.json()["baseline"]["local_key"], "elsewhere");
+}
