@@ -21,6 +21,7 @@ pub mod baseline;
 pub mod cli;
 pub mod config;
 pub mod drift;
+pub mod journal;
 pub mod model;
 pub mod ops;
 pub mod policy;

@@ -1,10 +1,15 @@
 //! What can be said on the command line; help and manual pages are made from it.
 
 use super::term::When;
+use crate::model::clock::Clock;
+use crate::model::event::Kind;
 use crate::model::severity::Severity;
 use crate::ops::secrets::Role;
+use crate::text::measure;
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// File integrity monitor: signed baselines, fast checks, reports that are read.
 #[derive(Debug, Parser)]
@@ -93,6 +98,13 @@ pub(super) enum Command {
         #[command(subcommand)]
         verb: SinkVerb,
     },
+    /// What happened: the journal
+    Events {
+        #[command(subcommand)]
+        verb: EventsVerb,
+    },
+    /// How things stand: baseline, policy, last check, open drift, journal, sinks
+    Status(StatusArguments),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -404,4 +416,73 @@ pub(super) enum SinkVerb {
     List,
     /// Send a test through every sink and say what happened
     Test,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EventsVerb {
+    /// List events, oldest first
+    List(EventsArguments),
+    /// Verify the hash chain of all events
+    Verify {
+        /// A log kept elsewhere: syslog lines or JSON lines that were received from this host
+        #[arg(long, value_name = "LOGFILE")]
+        against: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArguments {
+    /// From this moment on: 2026-11-20, 2026-11-20T03:15:00Z, or how long ago, as 24h
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub(super) since: Option<DateTime<Utc>>,
+    /// Before this moment
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub(super) until: Option<DateTime<Utc>>,
+    /// Only this kind; may be repeated
+    #[arg(long = "kind", value_name = "K", value_parser = kind)]
+    pub(super) kinds: Vec<Kind>,
+    /// Only events under this rule
+    #[arg(long, value_name = "R")]
+    pub(super) rule: Option<String>,
+    /// Only this severity and above
+    #[arg(long, value_name = "S", value_parser = severity)]
+    pub(super) min_severity: Option<Severity>,
+    /// Only events at and below this path of the checked system
+    #[arg(long, value_name = "P")]
+    pub(super) path: Option<PathBuf>,
+    /// Form of the list
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    /// For monitors: exit 1 if the last check is older, 2 for open drift of severity high or above,
+    /// 3 if that cannot be told
+    #[arg(long, value_name = "AGE", value_parser = measure::duration)]
+    pub(super) max_age: Option<Duration>,
+    /// Form of the page
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+fn kind(word: &str) -> Result<Kind, String> {
+    Kind::from_word(word).ok_or_else(|| {
+        let words: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
+        format!("expected one of {}", words.join(", "))
+    })
+}
+
+/// A moment: RFC 3339, a day in UTC, or how long ago.
+fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
+        return Ok(moment.to_utc());
+    }
+    if let Ok(day) = text.parse::<NaiveDate>() {
+        return Ok(day.and_time(NaiveTime::MIN).and_utc());
+    }
+    let ago = measure::duration(text).ok().and_then(|ago| TimeDelta::from_std(ago).ok());
+    ago.and_then(|ago| Clock::System.now().checked_sub_signed(ago)).ok_or_else(|| {
+        "expected a moment such as 2026-11-20T03:15:00Z, a day such as 2026-11-20, or how long ago, such as 24h".to_owned()
+    })
 }

@@ -2,6 +2,7 @@
 
 use crate::baseline;
 use crate::ops::Error;
+use crate::ops::status::Verdict;
 use crate::state::error::StateError;
 
 /// Done; for `check`, no drift.
@@ -23,6 +24,19 @@ pub const OTHER: u8 = 21;
 
 /// Some or all of what was asked to be accepted was refused.
 pub const REFUSED: u8 = 22;
+
+/// It cannot be told how things stand: `status --max-age`.
+pub const UNKNOWN: u8 = 3;
+
+/// The exit code of what `status --max-age` found.
+pub fn verdict(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Fresh => DONE,
+        Verdict::Stale => 1,
+        Verdict::Drift => 2,
+        Verdict::Unknown => UNKNOWN,
+    }
+}
 
 /// The exit code of an error.
 pub fn code(error: &Error) -> u8 {

@@ -5,6 +5,7 @@
 
 mod accept;
 mod args;
+mod events;
 pub mod exit;
 mod pages;
 mod show;
@@ -72,6 +73,7 @@ fn context(global: &GlobalArguments) -> Result<Context, Error> {
             min_generation: global.min_generation,
         },
         on_scan,
+        term::on_warning(),
     )?;
     if global.verbose > 0 {
         term::say(&format!("fim: state {}", name::show(&context.state_path)));
@@ -98,6 +100,8 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
         Command::Baseline { verb } => baseline(&global, verb),
         Command::Key { verb } => key(&global, verb),
         Command::Sink { verb } => sink(&global, verb),
+        Command::Events { verb } => events::events(&global, verb),
+        Command::Status(arguments) => events::status(&global, &arguments),
         Command::Completions { shell } => {
             output(|out| pages::completions(shell, out))?;
             Ok(exit::DONE)

@@ -500,7 +500,7 @@ fn path_json(
 }
 
 /// A sink on one line: its type, where it leads, and what it takes.
-fn sink_line(sink: &Sink) -> String {
+pub(super) fn sink_line(sink: &Sink) -> String {
     let joined = |texts: &[String], between: &str| {
         let texts: Vec<String> = texts.iter().map(|text| escape(text.as_bytes())).collect();
         texts.join(between)

@@ -1,7 +1,7 @@
 //! The terminal: colour, width, passphrases, progress.
 
-use crate::ops::OnScan;
 use crate::ops::secrets::Prompt;
+use crate::ops::{OnScan, OnWarning};
 use crate::report::text::{TextOptions, Zone};
 use crate::scan::Tools;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -178,6 +178,16 @@ fn wait(over: &AtomicBool, until: Instant) {
         };
         std::thread::park_timeout(rest);
     }
+}
+
+/// Warnings on standard error, each once.
+pub(super) fn on_warning() -> OnWarning {
+    let said = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    Box::new(move |line| {
+        if said.borrow_mut().insert(line.to_owned()) {
+            say(&format!("fim: {line}"));
+        }
+    })
 }
 
 /// One line on standard error.

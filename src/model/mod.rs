@@ -6,6 +6,7 @@ pub mod attribute;
 pub mod change;
 pub mod clock;
 pub mod diagnostic;
+pub mod event;
 pub mod facts;
 pub mod name;
 pub mod record;

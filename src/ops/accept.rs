@@ -6,6 +6,7 @@
 
 use super::force::{Force, KeyDir};
 use super::generation::{self, Cause};
+use super::record::{self, Made};
 use super::report::{self, Shelf};
 use super::scan::{self};
 use super::secrets::Secrets;
@@ -16,6 +17,7 @@ use crate::drift::examine::Visit;
 use crate::drift::names;
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Change, Finding, What};
+use crate::model::event::Kind;
 use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::model::record::Record;
@@ -495,9 +497,22 @@ impl Review {
     ) -> Result<Accepted, Error> {
         let key = generation::local_key(context, &self.state, secrets)?;
         let finished = self.draft(plan)?;
-        let cause = self.cause(reason);
+        let cause = self.cause(reason.clone());
         let manifest_digest =
             generation::publish(context, &self.state, &self.force, &finished, cause, &key)?;
+        let taken = plan.taken.iter().map(|at| self.report.changes[*at].path_bytes().into_owned());
+        let made = Made {
+            kind: Kind::Accepted,
+            host: self.force.host(),
+            config: &self.force.config,
+            generation: finished.generation,
+            manifest_digest,
+            what: format!("{} changes accepted", plan.taken.len()),
+            reason: &reason,
+            report: Some(&self.report.id),
+            closed: taken.chain(plan.follows.iter().cloned()).collect(),
+        };
+        record::made(context, &self.state, &made);
         Ok(Accepted { generation: finished.generation, manifest_digest })
     }
 

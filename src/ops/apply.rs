@@ -7,6 +7,7 @@
 use super::force::{Force, KeyDir};
 use super::generation::{self, Cause};
 use super::key;
+use super::record::{self, Made};
 use super::scan::{self, Rules};
 use super::secrets::Secrets;
 use super::source::{self, PolicyFile};
@@ -20,6 +21,7 @@ use crate::drift::entry::recorded_attributes;
 use crate::drift::examine::Visit;
 use crate::model::attribute::AttributeSet;
 use crate::model::change::{Change, Finding, Problem, RuleIndex, What};
+use crate::model::event::Kind;
 use crate::model::name;
 use crate::model::record::Record;
 use crate::model::scope::Scope;
@@ -190,6 +192,22 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
     };
     applied.manifest_digest =
         generation::publish(context, &state, &force, &finished, cause, &signer)?;
+    let made = Made {
+        kind: Kind::PolicyApplied,
+        host: force.host(),
+        config,
+        generation: next,
+        manifest_digest: applied.manifest_digest,
+        what: format!(
+            "another policy, {} objects newly covered, {} no longer",
+            applied.covered.len(),
+            applied.dropped.len()
+        ),
+        reason,
+        report: None,
+        closed: applied.dropped.clone(),
+    };
+    record::made(context, &state, &made);
     applied.problems = super::init::named(outcome.problems, &rules);
     for list in
         [&mut applied.covered, &mut applied.dropped, &mut applied.drifting, &mut applied.unrecorded]

@@ -4,7 +4,7 @@ use super::force::Force;
 use super::report::Shelf;
 use super::scan::{self, Spent};
 use super::source;
-use super::{Context, Error, mail, people};
+use super::{Context, Error, mail, people, record};
 use crate::drift::examine::{Outcome, Visit};
 use crate::model::attribute::Attribute;
 use crate::model::change::{Change, Finding, Problem, RuleIndex, What};
@@ -142,6 +142,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     }
     let mut report = builder.finish();
     keep(&state, &force, &mut report, options.store);
+    if options.store {
+        record::checked(context, &state, &force, &report, &differing);
+    }
     let shown = report.filtered(&options.rules, options.min_severity);
     let undelivered = options.store.then_some((state, force));
     Ok(Checked { shown, complete: report, undelivered })
@@ -216,7 +219,7 @@ fn absent_still(outcome: &Outcome, force: &Force) -> Vec<Vec<u8>> {
 }
 
 /// Sources of policy and configuration that are not what is in force, or are gone.
-fn differing_sources(context: &Context, force: &Force) -> Vec<(Vec<u8>, String)> {
+pub fn differing_sources(context: &Context, force: &Force) -> Vec<(Vec<u8>, String)> {
     let mut differing = Vec::new();
     let manifest = &force.bundle.manifest;
     let next = "run fim policy apply to put it in force, or restore it";

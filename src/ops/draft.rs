@@ -3,9 +3,11 @@
 
 use super::force::Force;
 use super::generation::{self, Cause};
+use super::record::{self, Made};
 use super::{Context, Error};
 use crate::baseline::draft::Finished;
 use crate::baseline::{self, digest_file};
+use crate::model::event::Kind;
 use crate::model::name;
 use crate::sign::manifest::{self, BaselineManifest};
 use crate::sign::sshsig::{self, Namespace};
@@ -140,5 +142,17 @@ pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, 
     state.write_durably(&Part::Manifest.name(generation), 0o600, &text)?;
     state.write_durably(&Part::Signature.name(generation), 0o600, &signature)?;
     baseline::verify_one(&state, &force.trust, generation)?;
+    let made = Made {
+        kind: Kind::Accepted,
+        host: force.host(),
+        config: &force.config,
+        generation,
+        manifest_digest: manifest::digest(&text),
+        what: "a generation signed elsewhere".to_owned(),
+        reason: &parsed.reason,
+        report: parsed.report.as_deref(),
+        closed: Vec::new(),
+    };
+    record::made(context, &state, &made);
     Ok(super::accept::Accepted { generation, manifest_digest: manifest::digest(&text) })
 }

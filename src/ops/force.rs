@@ -10,8 +10,9 @@
 use super::scan::Rules;
 use super::store::{self, Bundle};
 use super::{Context, Error};
-use crate::baseline::{self, Baseline};
+use crate::baseline::{self, Baseline, Sealed};
 use crate::config::{self, Config};
+use crate::journal::Journal;
 use crate::model::name;
 use crate::policy::Rule;
 use crate::sign::key::{PublicKey, SecretKey};
@@ -151,7 +152,9 @@ pub fn trust(context: &Context, state: &StateDir) -> Result<Trust, Error> {
     match keys.files(state)? {
         Some(files) => Ok(trust::believe(&files, &context.pins)?),
         // Without any generation it is a state directory that was never initialised.
-        None if baseline::generations(state)?.iter().any(|files| files.signature) => {
+        None if baseline::generations(state)?.iter().any(|files| files.signature)
+            || told_generation(context, state) > 0 =>
+        {
             Err(Error::Integrity(
                 "keys/site.pub or keys/local.pub: gone, although a generation is known; restore it from a copy".to_owned(),
             ))
@@ -162,6 +165,40 @@ pub fn trust(context: &Context, state: &StateDir) -> Result<Trust, Error> {
             Err(Error::Baseline(baseline::Error::NoGeneration(name::show(state.path()))))
         }
     }
+}
+
+/// The manifest of the generation in force: see [`baseline::sealed`]. It is not below the highest
+/// generation that the journal tells of.
+///
+/// # Errors
+/// Those of [`baseline::sealed`], and `Integrity` for an older baseline than the journal knows.
+pub fn sealed(context: &Context, state: &StateDir, trust: &Trust) -> Result<Sealed, Error> {
+    // Order matters: a generation that comes into force meanwhile is told afterwards.
+    let told = told_generation(context, state);
+    let older = |highest: &str| {
+        Error::Integrity(format!(
+            "journal.db: tells of generation {told}, but {highest}; restore generation {told}, or, if this is meant, move journal.db away"
+        ))
+    };
+    match baseline::sealed(state, trust, context.min_generation) {
+        Ok(sealed) if sealed.manifest.generation < told => {
+            let highest = sealed.manifest.generation;
+            Err(older(&format!("generation {highest} is the highest: an older one was put back")))
+        }
+        Err(baseline::Error::NoGeneration(_)) if told > 0 => Err(older("none is there")),
+        other => Ok(other?),
+    }
+}
+
+/// The highest generation that the journal tells of; 0 if it tells of none. A journal that cannot
+/// be read makes no statement, and that is told.
+pub fn told_generation(context: &Context, state: &StateDir) -> u64 {
+    let told = Journal::open(state)
+        .and_then(|journal| journal.map_or(Ok(0), |journal| journal.generation()));
+    told.unwrap_or_else(|error| {
+        (context.warn)(&format!("{error}; it says nothing about the highest generation"));
+        0
+    })
 }
 
 /// What is in force, verified.
@@ -187,7 +224,7 @@ impl Force {
     /// Verifies and opens what is in force.
     pub fn load(context: &Context, state: &StateDir) -> Result<Force, Error> {
         let trust = trust(context, state)?;
-        let sealed = baseline::sealed(state, &trust, context.min_generation)?;
+        let sealed = sealed(context, state, &trust)?;
         let host = &sealed.manifest.host;
         if let Some(other) = trust::host_of(&sealed.signer).filter(|other| other != host) {
             return Err(Error::Integrity(format!(

@@ -4,6 +4,7 @@ use super::accept::Accepted;
 use super::baseline::Object;
 use super::force::{Force, KeyDir};
 use super::generation::{self, Cause};
+use super::record::{self, Made};
 use super::secrets::Secrets;
 use super::{Context, Error};
 use crate::baseline::rows::{Reader, Recorded, Span};
@@ -11,6 +12,7 @@ use crate::baseline::{self, Baseline, Sealed, digest_file, draft};
 use crate::drift::compare::compare;
 use crate::model::attribute::AttributeSet;
 use crate::model::change::Change;
+use crate::model::event::Kind;
 use crate::model::name;
 use crate::sign::manifest::BaselineManifest;
 use crate::sign::trust;
@@ -221,6 +223,18 @@ pub fn revert(
     let cause =
         Cause { reason: reason.to_owned(), report: None, policy_blake3: manifest.policy_blake3 };
     let manifest_digest = generation::publish(context, &state, &force, &finished, cause, &key)?;
+    let made = Made {
+        kind: Kind::Accepted,
+        host: force.host(),
+        config: &force.config,
+        generation: next,
+        manifest_digest,
+        what: format!("the content of generation {generation} again"),
+        reason,
+        report: None,
+        closed: Vec::new(),
+    };
+    record::made(context, &state, &made);
     Ok(Accepted { generation: next, manifest_digest })
 }
 

@@ -1,6 +1,7 @@
 //! `fim init`: keys, a signed policy, and the first generation, or with `--force` the next one.
 
 use super::force::{self, KeyDir};
+use super::record::{self, Made};
 use super::scan::{self, Rules};
 use super::secrets::{Role, Secrets};
 use super::source;
@@ -13,6 +14,7 @@ use crate::drift::entry::recorded_attributes;
 use crate::drift::examine::{Outcome, Visit};
 use crate::model::change::{Finding, Problem, What};
 use crate::model::clock::rfc3339;
+use crate::model::event::Kind;
 use crate::model::name;
 use crate::model::scope::Scope;
 use crate::model::severity::Severity;
@@ -196,6 +198,18 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         signed_by: keys.local.public().fingerprint(),
     };
     let manifest_digest = draft::publish(&state, &manifest, &keys.local)?;
+    let made = Made {
+        kind: Kind::Accepted,
+        host: &host,
+        config: &context.config,
+        generation,
+        manifest_digest,
+        what: format!("{} objects recorded", recorded.finished.entries),
+        reason: &manifest.reason,
+        report: None,
+        closed: Vec::new(),
+    };
+    record::made(context, &state, &made);
     Ok(Summary {
         generation,
         host,
@@ -243,6 +257,12 @@ fn previous(
     let found = baseline::generations(state)?;
     if !found.iter().any(|files| files.signature) {
         baseline::verify_none_is_known(state, &found, context.min_generation)?;
+        let told = force::told_generation(context, state);
+        if told > 0 {
+            return Err(Error::Integrity(format!(
+                "journal.db: tells of generation {told}, but no baseline is there; restore it from a copy, or move journal.db away to begin anew"
+            )));
+        }
         return Ok(None);
     }
     if !options.force {
@@ -250,7 +270,7 @@ fn previous(
     }
     super::key::settle(dir, state, context)?;
     let trust = force::trust(context, state)?;
-    Ok(Some(baseline::sealed(state, &trust, context.min_generation)?))
+    Ok(Some(force::sealed(context, state, &trust)?))
 }
 
 /// The name of the checked system.

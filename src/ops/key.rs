@@ -1,11 +1,13 @@
 //! `fim key`: which keys there are, other passphrases, and new keys in the place of old ones.
 
 use super::force::{Force, KeyDir, verify_keys};
+use super::record::{self, Made};
 use super::secrets::{Role, Secrets};
 use super::store::{self, Bundle};
 use super::{Context, Error};
 use crate::baseline::draft;
 use crate::model::clock::rfc3339;
+use crate::model::event::Kind;
 use crate::sign::key::{self, PublicKey, SecretKey};
 use crate::sign::manifest::BaselineManifest;
 use crate::sign::sshsig::{self, Namespace};
@@ -194,13 +196,26 @@ pub fn rotate(
         signed_by: signing_local.public().fingerprint(),
         ..old.manifest
     };
-    draft::publish(&state, &manifest, signing_local)?;
+    let manifest_digest = draft::publish(&state, &manifest, signing_local)?;
     // What is in force is known here, and pins name the old keys still: nothing is asked again.
     let files = dir.files(&state)?.ok_or_else(|| {
         Error::Integrity("keys: gone while they were rotated; restore them from a copy".to_owned())
     })?;
     let public = |key: Option<SecretKey>| key.map(|key| key.public());
     finish(&dir, &state, &files, (public(new_site), public(new_local)))?;
+    let names: Vec<&str> = keys.iter().map(|(role, _, _)| role.word()).collect();
+    let made = Made {
+        kind: Kind::Accepted,
+        host: force.host(),
+        config: &force.config,
+        generation,
+        manifest_digest,
+        what: format!("new keys: {}", names.join(", ")),
+        reason,
+        report: None,
+        closed: Vec::new(),
+    };
+    record::made(context, &state, &made);
     Ok(Rotated { generation, keys })
 }
 
@@ -220,7 +235,7 @@ pub fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), E
     }
     let Some(files) = dir.files(state)?.filter(|_| pending) else { return Ok(()) };
     let believed = trust::believe(&files, &context.pins)?;
-    let sealed = crate::baseline::sealed(state, &believed, context.min_generation)?;
+    let sealed = super::force::sealed(context, state, &believed)?;
     let policy = store::load(state, &sealed.manifest.policy_blake3, &believed)?.manifest;
     let next =
         |text: &Option<String>| text.as_deref().and_then(|text| PublicKey::from_openssh(text).ok());

@@ -9,6 +9,7 @@ pub mod apply;
 pub mod baseline;
 pub mod check;
 pub mod draft;
+pub mod events;
 pub mod force;
 pub mod generation;
 pub mod history;
@@ -17,11 +18,13 @@ pub mod key;
 pub mod mail;
 pub mod people;
 pub mod policy;
+pub mod record;
 pub mod report;
 pub mod scan;
 pub mod secrets;
 pub mod sink;
 pub mod source;
+pub mod status;
 pub mod store;
 
 use crate::config::Config;
@@ -121,6 +124,9 @@ impl From<examine::Error> for Error {
 /// the scan is over. A progress bar lives there.
 pub type OnScan = Box<dyn Fn(&Arc<Tools>, Option<u64>) -> Box<dyn Any>>;
 
+/// Told, as one line, what went wrong beside a command and does not stop it.
+pub type OnWarning = Box<dyn Fn(&str)>;
+
 /// What every command starts from.
 pub struct Context {
     /// The configuration's source, as far as it is read directly.
@@ -147,6 +153,8 @@ pub struct Context {
     pub flags: Vec<String>,
     /// Told when a scan begins.
     pub on_scan: OnScan,
+    /// Told what went wrong and stops nothing.
+    pub warn: OnWarning,
 }
 
 /// What the command line says about all commands.
@@ -171,7 +179,7 @@ impl Context {
     ///
     /// # Errors
     /// `Wrong` or `Unreadable` for the configuration, `Usage` for flags.
-    pub fn open(global: Global, on_scan: OnScan) -> Result<Context, Error> {
+    pub fn open(global: Global, on_scan: OnScan, warn: OnWarning) -> Result<Context, Error> {
         let config_file = source::config_file(global.config.as_deref())?;
         let config = match &config_file {
             Some(file) => file.parse()?,
@@ -207,6 +215,7 @@ impl Context {
             clock: Clock::System,
             flags,
             on_scan,
+            warn,
         })
     }
 

@@ -121,7 +121,7 @@ fn in_force(context: &Context) -> Result<Option<Config>, Error> {
         Err(error) => return Err(error),
     };
     let found = force::trust(context, &state)
-        .and_then(|trust| Ok((baseline::sealed(&state, &trust, context.min_generation)?, trust)));
+        .and_then(|trust| Ok((force::sealed(context, &state, &trust)?, trust)));
     let (sealed, trust) = match found {
         Ok(found) => found,
         Err(Error::Baseline(baseline::Error::NoGeneration(_))) => return Ok(None),

@@ -56,6 +56,16 @@ fn writing(name: &str, error: &std::io::Error) -> StateError {
     }
 }
 
+/// Who holds the lock of an open file; `None` if nobody does. It is taken for an instant, shared,
+/// because the kernel has no other way to say so.
+pub(super) fn holder(name: &str, file: File) -> Result<Option<String>, StateError> {
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(Errno::WOULDBLOCK) => Ok(Some(held(name, file).to_string())),
+        Err(errno) => Err(StateError::reading(name, errno)),
+    }
+}
+
 /// Who holds the lock, as far as its file tells.
 fn held(name: &str, file: File) -> StateError {
     let mut note = Vec::new();

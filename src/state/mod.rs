@@ -201,6 +201,25 @@ impl StateDir {
         Ok(File::from(file))
     }
 
+    /// What tells a regular file from another of its name: device and inode. It is not opened, so
+    /// that no lock which this process holds on it is lost.
+    pub fn identity(&self, name: &str) -> Result<(u64, u64), StateError> {
+        let reading = |errno| StateError::reading(name, errno);
+        let (parent, last) = self.parent_of(name).map_err(reading)?;
+        let stat = statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(reading)?;
+        regular(name, &stat)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Whether there is anything of that name, whatever it is.
+    pub fn is_there(&self, name: &str) -> Result<bool, StateError> {
+        match self.identity(name) {
+            Ok(_) | Err(StateError::NotRegular(_)) => Ok(true),
+            Err(StateError::Missing(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Brings a regular file's content to disk.
     pub fn sync_file(&self, name: &str) -> Result<(), StateError> {
         let file = self.open_file(name)?;
@@ -292,6 +311,16 @@ impl StateDir {
     /// Takes the lock of the daemon.
     pub fn lock_watch(&self, purpose: &str) -> Result<Lock, StateError> {
         self.lock_file(names::WATCH_LOCK, purpose)
+    }
+
+    /// Who holds the daemon's lock, in the words of the message for the one who comes second;
+    /// `None` if nobody does. Nothing is written.
+    pub fn watch_holder(&self) -> Result<Option<String>, StateError> {
+        match self.open_file(names::WATCH_LOCK) {
+            Ok(file) => lock::holder(names::WATCH_LOCK, file),
+            Err(StateError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the lock of whoever sends what is in the outbox.

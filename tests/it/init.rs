@@ -192,7 +192,8 @@ fn what_an_ordinary_user_cannot_read_is_recorded_as_such_and_drift_once_it_can_b
 fn what_a_cut_off_init_left_is_in_nobodys_way() {
     let host = small().init();
     let state = host.state();
-    // Killed before the last rename: everything but the signature.
+    // Killed before the last rename: everything but the signature, and nothing told of it yet.
+    std::fs::remove_file(state.join("journal.db")).unwrap();
     std::fs::remove_file(generation(&state, 1, "manifest.sig")).unwrap();
     std::fs::write(state.join("baseline/0000000001.manifest.sig.tmp-0123456789abcdef"), "")
         .unwrap();

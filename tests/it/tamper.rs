@@ -107,11 +107,18 @@ fn what_is_cut_emptied_grown_or_of_another_kind_is_told_and_never_waited_for() {
             // Its absence is told otherwise, or says nothing: see DESIGN's keys.
             "keys/local.pub.sig" => assert_eq!(gone.code, 8, "{}", gone.story()),
             "keys/allowed_signers" => assert_eq!(gone.code, 0, "{}", gone.story()),
-            // Without its signature a generation is a leftover; the one before is in force.
+            // Without its signature a generation is a leftover, and the one before is in force; but
+            // the journal knows better.
             "baseline/0000000002.manifest.sig" => {
+                one_line(gone.exits(19)).says("journal.db: tells of generation 2");
+                let (journal, away) =
+                    (host.state().join("journal.db"), host.scratch().join("away"));
+                std::fs::rename(&journal, &away).unwrap();
+                let gone = host.fim(["check", "--no-store"]);
                 assert_ne!(gone.code, 19, "{}", gone.story());
                 let known = host.fim(["check", "--no-store", "--min-generation", "2"]);
                 refused(known, "baseline/0000000001.manifest", "below --min-generation");
+                std::fs::rename(&away, &journal).unwrap();
             }
             _ => refused(gone, &file, "removed"),
         }
@@ -173,7 +180,9 @@ fn a_rollback_is_told_where_a_later_generation_is_known() {
     for ending in ["manifest.sig", "manifest", "db"] {
         std::fs::remove_file(generation(&host.state(), 2, ending)).unwrap();
     }
-    // What was accepted since is drift again.
+    one_line(host.fim(["check"]).exits(19)).says("journal.db: tells of generation 2");
+    // Nothing in the state directory tells of it any more: what was accepted since is drift again.
+    std::fs::remove_file(host.state().join("journal.db")).unwrap();
     host.fim(["check", "--min-generation", "1"]).exits(4);
     refused(host.fim(["check", "--min-generation", "2"]), "baseline/0000000001", "rolled back");
 }

@@ -1,0 +1,156 @@
+//! Writing: events of one command, appended and on disk together or not at all.
+
+use super::chain::{self, Chain, Checkpoint, noted};
+use super::{Error, FORMAT, Head, head, is_empty, note};
+use crate::model::event::Event;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+
+/// Under which key the last complete check is noted.
+pub(super) const COMPLETE_CHECK: &str = "complete-check";
+
+/// The tables.
+const SCHEMA: &str = "
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE events (seq INTEGER PRIMARY KEY, chain BLOB NOT NULL, event TEXT NOT NULL) STRICT;
+    CREATE TABLE open_drift (
+        path BLOB PRIMARY KEY, kind TEXT NOT NULL, rule TEXT NOT NULL, severity TEXT NOT NULL,
+        digest BLOB NOT NULL, first_seen TEXT NOT NULL, last_seen TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// Events in the making. Dropped without [`Batch::commit`], nothing of them remains.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    pub(super) transaction: Transaction<'a>,
+    head: Head,
+    generation: u64,
+}
+
+/// Records that were dropped to keep the journal's size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// How many.
+    pub count: u64,
+    /// The number of the last one.
+    pub seq: u64,
+    /// Its chain value in hex.
+    pub chain: String,
+    /// The time of the first one.
+    pub from: Option<String>,
+    /// The time of the last one.
+    pub to: Option<String>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn begin(connection: &'a mut Connection) -> Result<Batch<'a>, Error> {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if is_empty(&transaction)? {
+            transaction.execute_batch(SCHEMA)?;
+            set_note(&transaction, "format", &FORMAT.to_string())?;
+        }
+        let head = head(&transaction)?;
+        let known = note(&transaction, "generation")?;
+        let generation = known.and_then(|text| text.parse().ok()).unwrap_or(0);
+        Ok(Batch { transaction, head, generation })
+    }
+
+    /// Appends an event: gives it its number and its place in the chain.
+    pub fn append(&mut self, mut event: Event) -> Result<(), Error> {
+        let seq = self.head.seq + 1;
+        event.seq = seq;
+        event.chain = String::new();
+        let text = serde_json::to_string(&event)
+            .map_err(|error| Error::Unusable(format!("an event has no JSON form: {error}")))?;
+        let chain = self.head.chain.next(&text);
+        let row = i64::try_from(seq)
+            .map_err(|_| Error::Damaged("its last record has no next one".to_owned()))?;
+        self.transaction
+            .prepare_cached("INSERT INTO events (seq, chain, event) VALUES (?1, ?2, ?3)")?
+            .execute((row, &chain.0, text))?;
+        self.head = Head { seq, chain };
+        self.generation = self.generation.max(event.generation);
+        Ok(())
+    }
+
+    /// Notes that what is open is now what this complete check says.
+    pub fn set_complete_check(&mut self, report: &str) -> Result<(), Error> {
+        set_note(&self.transaction, COMPLETE_CHECK, report)
+    }
+
+    /// Drops the oldest records if all together take more than so many bytes, and appends the event
+    /// that `tell` makes of it. It must carry the chain value as its digest and [`chain::RETENTION`]
+    /// as its reason: with it the rest stays verifiable.
+    pub fn trim(
+        &mut self,
+        max_bytes: u64,
+        tell: impl FnOnce(&Dropped) -> Event,
+    ) -> Result<(), Error> {
+        let used = self.used_bytes()?;
+        let start = chain::checkpoint(&self.transaction)?;
+        let records = self.head.seq.saturating_sub(start.seq);
+        if used <= max_bytes || records < 2 {
+            return Ok(());
+        }
+        // Down to three quarters, so that it is not done again by the next command.
+        let kept = u128::from(records) * u128::from(max_bytes) * 3 / (u128::from(used) * 4);
+        let kept = u64::try_from(kept).unwrap_or(records).clamp(1, records - 1);
+        let last = self.head.seq - kept;
+        let Ok(row) = i64::try_from(last) else { return Ok(()) };
+        let stored: Option<Vec<u8>> = self
+            .transaction
+            .query_row("SELECT chain FROM events WHERE seq = ?1", [row], |row| row.get(0))
+            .optional()?;
+        let Some(chain) = stored.and_then(|chain| <[u8; 32]>::try_from(chain).ok()).map(Chain)
+        else {
+            return Err(Error::Damaged(format!("record {last} is none")));
+        };
+        let dropped = Dropped {
+            count: last - start.seq,
+            seq: last,
+            chain: chain.hex(),
+            from: self.time_of(start.seq + 1)?,
+            to: self.time_of(last)?,
+        };
+        self.transaction.execute("DELETE FROM events WHERE seq <= ?1", [row])?;
+        let checkpoint = Checkpoint { seq: last, chain };
+        set_note(&self.transaction, "checkpoint", &checkpoint.text())?;
+        self.append(tell(&dropped))
+    }
+
+    /// Brings everything to disk.
+    pub fn commit(self) -> Result<Head, Error> {
+        set_note(&self.transaction, "head", &noted(self.head))?;
+        set_note(&self.transaction, "generation", &self.generation.to_string())?;
+        self.transaction.commit()?;
+        Ok(self.head)
+    }
+
+    fn used_bytes(&self) -> Result<u64, Error> {
+        let number = |pragma: &str| {
+            let value: i64 = self.transaction.query_row(pragma, [], |row| row.get(0))?;
+            Ok::<u64, Error>(u64::try_from(value).unwrap_or(0))
+        };
+        let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
+        Ok(pages.saturating_mul(number("PRAGMA page_size")?))
+    }
+
+    fn time_of(&self, seq: u64) -> Result<Option<String>, Error> {
+        let Ok(row) = i64::try_from(seq) else { return Ok(None) };
+        let text: Option<String> = self
+            .transaction
+            .query_row("SELECT event FROM events WHERE seq = ?1", [row], |row| row.get(0))
+            .optional()?;
+        let event = text.and_then(|text| serde_json::from_str::<Event>(&text).ok());
+        Ok(event.map(|event| event.time))
+    }
+}
+
+fn set_note(connection: &Connection, key: &str, value: &str) -> Result<(), Error> {
+    connection
+        .prepare_cached(
+            "INSERT INTO meta (key, value) VALUES (?1, ?2)
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        )?
+        .execute((key, value))?;
+    Ok(())
+}

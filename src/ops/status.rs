@@ -1,0 +1,234 @@
+//! `fim status`: how things stand, from what is signed and from what is remembered.
+//!
+//! It needs no secret and writes nothing. Where memory is missing it errs towards telling: what the
+//! last complete report has as drift counts as open unless the journal has seen that report.
+
+use super::force::Force;
+use super::report::Shelf;
+use super::{Context, Error, check, sink};
+use crate::config::sink::Sink;
+use crate::journal::drift::Open;
+use crate::journal::{self, Head, Journal};
+use crate::model::severity::Severity;
+use crate::report::{Report, shelf};
+use crate::sign::manifest::BaselineManifest;
+use crate::state::StateDir;
+use crate::state::names::JOURNAL;
+use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How far ahead of the clock a report may be before its age means nothing.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+/// How things stand.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The state directory.
+    pub state: std::path::PathBuf,
+    /// What is signed about the baseline in force.
+    pub manifest: BaselineManifest,
+    /// How the local key is kept.
+    pub local_key: &'static str,
+    /// Whether the site key, or a pin, vouches for the local key.
+    pub vouched: bool,
+    /// Whether site key and local key are pinned.
+    pub pinned: (bool, bool),
+    /// The policy's source, as it was signed; `None` for the built-in one.
+    pub policy: Option<String>,
+    /// Sources that are not what is in force, and what is told of each.
+    pub differing: Vec<(Vec<u8>, String)>,
+    /// The last check of everything.
+    pub last: Option<Last>,
+    /// Open drift by severity.
+    pub open: BTreeMap<Severity, Count>,
+    /// The journal.
+    pub journal: JournalState,
+    /// What was set aside because it was damaged.
+    pub aside: Vec<String>,
+    /// The sinks of the configuration in force.
+    pub sinks: Vec<Sink>,
+    /// Mails that wait.
+    pub queued: usize,
+    /// Who holds the daemon's lock.
+    pub daemon: Option<String>,
+}
+
+/// The last check of everything.
+#[derive(Clone, Debug)]
+pub struct Last {
+    /// The ID of its report.
+    pub id: String,
+    /// When it ended: RFC 3339.
+    pub finished: String,
+    /// How long ago that is; `None` if it is ahead of the clock, or no time.
+    pub age: Option<Duration>,
+    /// The generation it compared with.
+    pub generation: u64,
+    /// Its exit code.
+    pub exit_code: u8,
+    /// Added, removed, changed, not examined.
+    pub counts: [u64; 4],
+    /// Objects under rules of severity high or above that could not be examined.
+    pub severe_errors: u64,
+}
+
+/// Open drift of one severity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// How many objects.
+    pub objects: u64,
+    /// Since when the oldest of it is open: RFC 3339.
+    pub since: String,
+}
+
+/// What the journal says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalState {
+    /// Its end verifies.
+    Sound {
+        /// Number of records.
+        records: u64,
+        /// Where it ends.
+        head: Head,
+    },
+    /// There is none.
+    Missing,
+    /// It cannot be read.
+    Unreadable(String),
+}
+
+/// What a monitor wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Checked not too long ago, and nothing severe is open.
+    Fresh,
+    /// The last check is too long ago.
+    Stale,
+    /// Drift of severity high or above is open, or could not be looked for.
+    Drift,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl Status {
+    /// What a monitor wants to know, if checks are made at least this often.
+    pub fn verdict(&self, max_age: Duration) -> Verdict {
+        let severe = self.open.keys().any(|severity| *severity >= Severity::High);
+        let Some(last) = &self.last else { return Verdict::Unknown };
+        if severe || last.severe_errors > 0 || !self.differing.is_empty() {
+            return Verdict::Drift;
+        }
+        match (&self.journal, last.age) {
+            (JournalState::Unreadable(_), _) => Verdict::Unknown,
+            (_, Some(age)) if age <= max_age => Verdict::Fresh,
+            (_, Some(_) | None) => Verdict::Stale,
+        }
+    }
+}
+
+/// Gathers it.
+///
+/// # Errors
+/// Those of what is in force; memory that cannot be read is part of the answer.
+pub fn run(context: &Context) -> Result<Status, Error> {
+    let state = context.state()?;
+    let force = Force::load(context, &state)?;
+    let report = last_complete(&state);
+    let (journal, open) = remembered(&state, report.as_ref(), force.baseline.generation());
+    let listed = sink::list(context)?;
+    let prefix = format!("{JOURNAL}.damaged-");
+    let names = state.list("")?.into_iter().filter_map(|entry| String::from_utf8(entry).ok());
+    Ok(Status {
+        state: context.state_path.clone(),
+        manifest: force.baseline.sealed().manifest.clone(),
+        local_key: force.local_key,
+        vouched: force.trust.vouched,
+        pinned: (context.pins.site.is_some(), context.pins.local.is_some()),
+        policy: force.bundle.manifest.source.clone(),
+        differing: check::differing_sources(context, &force),
+        last: report.map(|report| last(&report, context.clock.now())),
+        open,
+        journal,
+        aside: names
+            .filter(|entry| entry.starts_with(&prefix) && !entry.ends_with("-journal"))
+            .collect(),
+        sinks: listed.sinks,
+        queued: listed.queued,
+        daemon: state.watch_holder()?,
+    })
+}
+
+/// The newest report of a check of everything. One that cannot be read counts as none: `fim report
+/// verify` says what is wrong with it.
+fn last_complete(state: &StateDir) -> Option<Report> {
+    let shelf = Shelf::new(state);
+    let mut reports = shelf::newest_first(&shelf).ok()?.filter_map(Result::ok);
+    reports.find(|report| !report.scope.is_limited())
+}
+
+fn last(report: &Report, now: DateTime<Utc>) -> Last {
+    let summary = &report.summary;
+    let finished = report.finished.parse::<DateTime<Utc>>().ok();
+    let age = finished.and_then(|finished| match (now - finished).to_std() {
+        Ok(age) => Some(age),
+        Err(_) => ((finished - now).to_std().ok()? <= CLOCK_SKEW).then_some(Duration::ZERO),
+    });
+    let severe = |rule: &str| {
+        let known = report.rules.iter().find(|known| known.name == rule);
+        known.is_none_or(|known| known.severity >= Severity::High)
+    };
+    let errors = report.errors.iter().filter(|error| severe(&error.rule)).count();
+    Last {
+        id: report.id.clone(),
+        finished: report.finished.clone(),
+        age,
+        generation: report.baseline.generation,
+        exit_code: summary.exit_code,
+        counts: [summary.added, summary.removed, summary.changed, summary.errors],
+        severe_errors: errors as u64,
+    }
+}
+
+/// What the journal knows, and what is open by it; or by the last complete report, where the
+/// journal has not seen that.
+fn remembered(
+    state: &StateDir,
+    report: Option<&Report>,
+    generation: u64,
+) -> (JournalState, BTreeMap<Severity, Count>) {
+    let mut counts = BTreeMap::new();
+    let read = || {
+        let Some(journal) = Journal::open(state)? else { return Ok(None) };
+        journal.check_tail()?;
+        let sound = JournalState::Sound { records: journal.records()?, head: journal.head()? };
+        Ok::<_, journal::Error>(Some((sound, journal.open_drift()?, journal.complete_check()?)))
+    };
+    let (journal, has_seen) = match read() {
+        Ok(None) => (JournalState::Missing, false),
+        Err(error) => (JournalState::Unreadable(error.to_string()), false),
+        Ok(Some((sound, open, seen))) => {
+            for Open { severity, first_seen, .. } in open.into_values() {
+                add(&mut counts, severity, &first_seen);
+            }
+            (sound, seen.as_ref() == report.map(|report| &report.id))
+        }
+    };
+    // What was accepted since is in no report of this generation.
+    if let Some(report) = report.filter(|r| !has_seen && r.baseline.generation == generation) {
+        counts.clear();
+        for change in &report.changes {
+            add(&mut counts, change.severity, &change.first_seen);
+        }
+    }
+    (journal, counts)
+}
+
+fn add(counts: &mut BTreeMap<Severity, Count>, severity: Severity, since: &str) {
+    let count =
+        counts.entry(severity).or_insert_with(|| Count { objects: 0, since: since.to_owned() });
+    count.objects += 1;
+    if since < count.since.as_str() {
+        since.clone_into(&mut count.since);
+    }
+}
