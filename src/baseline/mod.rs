@@ -136,6 +136,13 @@ pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Se
     let sealed = verify_one(state, trust, highest.generation)?;
     let mut expected = sealed.manifest.previous_manifest_blake3;
     for generation in (1..highest.generation).rev() {
+        let is_signed = found.iter().any(|files| files.generation == generation && files.signature);
+        if !is_signed {
+            return Err(integrity(
+                &Part::Signature.name(generation),
+                "belongs to the chain and is gone; restore it from a copy",
+            ));
+        }
         let object = Part::Manifest.name(generation);
         let text = state.read(&object, TEXT_LIMIT).map_err(chain_error)?;
         if Some(manifest::digest(&text)) != expected {
@@ -231,6 +238,46 @@ pub fn verify_one(state: &StateDir, trust: &Trust, generation: u64) -> Result<Se
         ));
     }
     Ok(Sealed { manifest: parsed, digest: manifest::digest(&text), signer })
+}
+
+/// Verifies what is left of an older generation: its signature, by the key that its manifest names,
+/// whether or not that was rotated away since, and the digest of its database, if that was not
+/// pruned. The manifest itself was verified by the chain.
+///
+/// # Errors
+/// `Integrity` for what does not verify.
+pub fn verify_old(state: &StateDir, generation: u64) -> Result<(), Error> {
+    let chained = chained(state, generation)?;
+    let text = state.read(&Part::Manifest.name(generation), TEXT_LIMIT).map_err(chain_error)?;
+    let object = Part::Signature.name(generation);
+    let signature = state.read(&object, TEXT_LIMIT).map_err(chain_error)?;
+    let signer = std::str::from_utf8(&signature)
+        .map_err(|_| "is not a signature".to_owned())
+        .and_then(|signature| {
+            sshsig::verify_with_its_key(signature, Namespace::Baseline, &text)
+                .map_err(|cause| cause.to_string())
+        })
+        .map_err(|cause| integrity(&object, format!("{cause}; restore it from a copy")))?;
+    if signer != chained.manifest.signed_by {
+        let cause = format!(
+            "is by {signer}, not by the key that the manifest names; restore it from a copy"
+        );
+        return Err(integrity(&object, cause));
+    }
+    let object = Part::Database.name(generation);
+    match state.open_file(&object) {
+        Ok(file) => {
+            if digest_file(&file, &object)?.0 != chained.manifest.baseline_blake3 {
+                return Err(integrity(
+                    &object,
+                    "is not the file that the signed manifest names; restore it from a copy",
+                ));
+            }
+        }
+        Err(StateError::Missing(_)) => {}
+        Err(error) => return Err(chain_error(error)),
+    }
+    Ok(())
 }
 
 /// What tells one file from another, and from itself after a change.

@@ -41,7 +41,8 @@ pub fn create(attributes: AttributeSet) -> String {
     }
     format!(
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE rules (position INTEGER PRIMARY KEY, active INTEGER NOT NULL, rule TEXT NOT NULL) STRICT;
+CREATE TABLE rules (position INTEGER PRIMARY KEY, active INTEGER NOT NULL, rule TEXT NOT NULL)
+  STRICT, WITHOUT ROWID;
 CREATE TABLE absent (path BLOB PRIMARY KEY, rule INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE directories (parent INTEGER NOT NULL, name BLOB NOT NULL, id INTEGER NOT NULL{columns},
   PRIMARY KEY (parent, name)) STRICT, WITHOUT ROWID;

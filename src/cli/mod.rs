@@ -35,7 +35,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 let _ = error.print();
                 return ExitCode::from(exit::DONE);
             }
-            term::say(&format!("fim: {}", one_line(&error)));
+            if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                // The help is the message.
+                let _ = error.print();
+            } else {
+                term::say(&format!("fim: {}", one_line(&error)));
+            }
             return ExitCode::from(exit::USAGE);
         }
     };
@@ -164,6 +169,7 @@ fn check(global: &GlobalArguments, arguments: CheckArguments) -> Result<u8, Erro
     };
     let printed = match &arguments.output {
         None => output(|out| write(out, true)),
+        Some(path) if path.as_os_str() == "-" => output(|out| write(out, true)),
         Some(path) => {
             let file = std::fs::File::create(path).map(BufWriter::new);
             let written = file.and_then(|mut file| {

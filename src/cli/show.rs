@@ -218,18 +218,25 @@ pub(super) fn rules(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn verdict_text(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Covered(_) => "covered",
-        Verdict::Uncovered => "not covered: no pattern matches it or anything above it",
-        Verdict::Excluded(_) => "not covered: the rule that decides excludes it",
-        Verdict::Limited(_) => "not covered: the rule that decides does not reach so far",
-    }
+fn verdict_text(explanation: &Explanation) -> String {
+    let text = match (explanation.verdict, explanation.left_out) {
+        (Verdict::Covered(_), Some(object_type)) => {
+            return format!(
+                "not covered: it is of type {}, which the rule that decides leaves out",
+                object_type.word()
+            );
+        }
+        (Verdict::Covered(_), None) => "covered",
+        (Verdict::Uncovered, _) => "not covered: no pattern matches it or anything above it",
+        (Verdict::Excluded(_), _) => "not covered: the rule that decides excludes it",
+        (Verdict::Limited(_), _) => "not covered: the rule that decides does not reach so far",
+    };
+    text.to_owned()
 }
 
 /// Which rule decides about a path.
 pub(super) fn explanation(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}: {}", escape(&explanation.path), verdict_text(explanation.verdict))?;
+    writeln!(out, "{}: {}", escape(&explanation.path), verdict_text(explanation))?;
     writeln!(out, "  policy      {}", explanation.from)?;
     if let Some((rule, pattern, origin)) = &explanation.decided {
         writeln!(out, "  rule        {}", escape(rule.name.as_bytes()))?;
@@ -245,8 +252,12 @@ pub(super) fn explanation(explanation: &Explanation, out: &mut dyn Write) -> io:
 pub(super) fn explanation_json(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
     let mut object = serde_json::Map::new();
     path_json(&explanation.path, &mut object)?;
-    let covered = matches!(explanation.verdict, Verdict::Covered(_));
+    let covered =
+        matches!(explanation.verdict, Verdict::Covered(_)) && explanation.left_out.is_none();
     object.insert("covered".to_owned(), covered.into());
+    for key in ["rule", "pattern", "file", "line", "severity", "attributes"] {
+        object.insert(key.to_owned(), serde_json::Value::Null);
+    }
     if let Some((rule, pattern, origin)) = &explanation.decided {
         object.insert("rule".to_owned(), rule.name.clone().into());
         object.insert("pattern".to_owned(), pattern.clone().into());
@@ -255,7 +266,7 @@ pub(super) fn explanation_json(explanation: &Explanation, out: &mut dyn Write) -
         object.insert("severity".to_owned(), rule.severity.word().into());
         object.insert("attributes".to_owned(), rule.attributes.keys().into());
     }
-    object.insert("reason".to_owned(), verdict_text(explanation.verdict).into());
+    object.insert("reason".to_owned(), verdict_text(explanation).into());
     crate::report::json::write_value(&object.into(), out)
 }
 

@@ -96,6 +96,25 @@ impl<'a> Coverage<'a> {
         }
     }
 
+    /// An object of which not everything that its rule asks for is recorded.
+    pub(super) fn unrecorded(
+        &self,
+        dir: &DirName,
+        place: &Place,
+        rule: RuleIndex,
+        missing: AttributeSet,
+    ) {
+        let path = match place {
+            Place::Own => dir.path(),
+            Place::Entry(entry) => name::join(&dir.path(), entry),
+        };
+        let text = format!(
+            "is not compared in {}, which is not recorded: it differed when the policy was applied; see that it is right, and run fim policy apply again",
+            missing.keys().join(" ")
+        );
+        self.problem(self.severity(rule), path, rule, text);
+    }
+
     /// The root of a file system that is not entered.
     pub(super) fn skipped(
         &self,
@@ -333,8 +352,8 @@ impl<'a> Coverage<'a> {
                     });
                 }
             };
-            counted(&self.excluded[position], "exclude");
-            counted(&self.limited[position], "recurse");
+            counted(&self.excluded[position], "exclude, with what is below");
+            counted(&self.limited[position], "recurse, with what is below");
             counted(&self.untyped[position], "types");
         }
         problems.extend(self.without_content());

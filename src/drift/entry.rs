@@ -6,7 +6,7 @@ use super::examine::{Examination, Job, Row, Surroundings, Task, Visiting, lock, 
 use crate::baseline;
 use crate::baseline::rows::Recorded;
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
-use crate::model::change::{Change, Finding, Place, RuleIndex, What};
+use crate::model::change::{Change, Difference, Finding, Place, RuleIndex, What};
 use crate::model::facts::{Facts, ObjectType};
 use crate::model::name::DirName;
 use crate::model::record::Record;
@@ -32,16 +32,24 @@ pub(super) struct Observation {
     pub(super) recorded: Option<Recorded>,
 }
 
-/// What is recorded besides what is compared: the type always, and inode and birth of a growing
+/// What is recorded besides what is compared: the type always; size, times and inode where there is
+/// a content, by which `--fast` tells that it need not be read; and inode and birth of a growing
 /// file, by which a rotated log is found again. The number alone would not do: file systems give
 /// the inode of a file that was removed to the next one that is made.
 pub fn recorded_attributes(attributes: AttributeSet) -> AttributeSet {
-    let kept = attributes.with(Attribute::Type);
-    match attributes.contains(Attribute::GrowingSize) {
-        true => kept.with(Attribute::Inode).with(Attribute::Btime),
-        false => kept,
+    let mut kept = attributes.with(Attribute::Type);
+    if attributes.intersects(AttributeSet::costing(Cost::Content)) {
+        kept = kept.union(UNCHANGED);
     }
+    if attributes.contains(Attribute::GrowingSize) {
+        kept = kept.with(Attribute::Inode).with(Attribute::Btime);
+    }
+    kept
 }
+
+/// By what a file is known to be unchanged without being read.
+const UNCHANGED: AttributeSet =
+    AttributeSet::of(&[Attribute::Size, Attribute::Mtime, Attribute::Ctime, Attribute::Inode]);
 
 impl Examination<'_> {
     /// The rule that covers an object of this type, if any does.
@@ -370,6 +378,16 @@ impl Examination<'_> {
             let unexaminable_still = recorded.is_none() && trouble.is_some();
             let observed = Record::from_facts(facts, recorded_attributes(attributes));
             let mut differences = compare(recorded.as_ref(), &observed, compared);
+            if let (Some(recorded), None, false) = (recorded, &trouble, self.input.scope.tell_equal)
+            {
+                self.unrecorded(
+                    dir,
+                    &place,
+                    rule,
+                    (recorded, &observed, attributes),
+                    &mut differences,
+                );
+            }
             for difference in &mut differences {
                 difference.follows = disturbed && difference.attribute.row().follows;
             }
@@ -401,6 +419,36 @@ impl Examination<'_> {
         if let Some(cause) = trouble {
             findings.push(unexamined(dir, place, rule, cause, object_type));
         }
+    }
+}
+
+impl Examination<'_> {
+    /// What a rule asks for and is not recorded, because a policy came into force over drift: told
+    /// with whatever else differs, so that it is reviewed with it, and as a gap otherwise.
+    fn unrecorded(
+        &self,
+        dir: &Arc<DirName>,
+        place: &Place,
+        rule: RuleIndex,
+        (recorded, observed, attributes): (&Record, &Record, AttributeSet),
+        differences: &mut Vec<Difference>,
+    ) {
+        let asked = attributes.intersection(observed.known());
+        let missing = asked.minus(recorded.known());
+        if missing.is_empty() || recorded.object_type() != observed.object_type() {
+            return;
+        }
+        if differences.is_empty() {
+            self.coverage.unrecorded(dir, place, rule, missing);
+            return;
+        }
+        differences.extend(missing.iter().map(|attribute| Difference {
+            attribute,
+            old: None,
+            new: observed.get(attribute).cloned(),
+            follows: false,
+        }));
+        differences.sort_by_key(|difference| difference.attribute);
     }
 }
 

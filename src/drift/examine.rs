@@ -352,11 +352,10 @@ impl<'a> Examination<'a> {
         if self.input.scope.tell_equal
             && let Some(record) = recorded.and_then(Option::as_ref)
         {
-            let mut known = record.known();
-            if known.contains(Attribute::GrowingSize) {
-                known = known.without(Attribute::Inode);
-            }
-            kept = kept.union(known);
+            // Inode and its times may be recorded without being asked for: see
+            // `recorded_attributes`.
+            let besides = AttributeSet::of(&[Attribute::Inode, Attribute::Ctime, Attribute::Btime]);
+            kept = kept.union(record.known().minus(besides));
         }
         if !self.input.scope.is_running_system() {
             kept = kept.without(Attribute::Mount);

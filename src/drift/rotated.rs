@@ -58,9 +58,8 @@ impl Examination<'_> {
             What::Change(Change::Added { observed }) => {
                 let inode = observed.number(Attribute::Inode);
                 inode.and_then(|inode| rotated.get(&inode)).is_none_or(|recorded| {
-                    compare(Some(recorded), observed, observed.known())
-                        .iter()
-                        .any(survives_rotation)
+                    let asked = self.input.selection.attributes(finding.rule);
+                    compare(Some(recorded), observed, asked).iter().any(survives_rotation)
                 })
             }
             What::Change(_) | What::Equal { .. } | What::Unexamined(_) | What::Rotated { .. } => {

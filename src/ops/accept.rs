@@ -274,15 +274,14 @@ impl Review {
                     .collect()
             }
             Choice::Paths(paths) => {
-                let (scope, _) = scan::scope(context, paths, Look::Full)?;
                 let mut chosen = BTreeSet::new();
-                for path in scope.subtrees() {
-                    let below = self
-                        .report
-                        .changes
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, change)| name::is_below(&change.path_bytes(), path));
+                for path in paths {
+                    // A path that is a link stands for itself and for what it leads to.
+                    let (scope, _) = scan::scope(context, std::slice::from_ref(path), Look::Full)?;
+                    let below = self.report.changes.iter().enumerate().filter(|(_, change)| {
+                        let changed = change.path_bytes();
+                        scope.subtrees().iter().any(|top| name::is_below(&changed, top))
+                    });
                     let before = chosen.len();
                     chosen.extend(below.map(|(at, _)| at));
                     if chosen.len() == before {
@@ -340,14 +339,7 @@ impl Review {
                 let follows = follows_attributes().intersection(recorded.known());
                 Edit::Set(merged(recorded, observed, recorded.known().minus(follows)))
             }
-            Change::Changed { recorded, observed, .. } => {
-                // What was not recorded, because it could not be trusted then, stays unrecorded.
-                let kept = recorded
-                    .as_ref()
-                    .filter(|recorded| recorded.object_type() == observed.object_type());
-                let kept = kept.map_or_else(AttributeSet::all, Record::known);
-                Edit::Set(observed.restricted(kept))
-            }
+            Change::Changed { observed, .. } => Edit::Set(observed.clone()),
         };
         self.note_absence(path, &edit, plan);
         plan.edits.insert(path.to_vec(), edit);
@@ -499,7 +491,7 @@ impl Review {
         let finished = self.draft(plan)?;
         let cause = self.cause(reason.clone());
         let manifest_digest =
-            generation::publish(context, &self.state, &self.force, &finished, cause, &key)?;
+            generation::publish(context, &self.state, &self.force.head(), &finished, cause, &key)?;
         let taken = plan.taken.iter().map(|at| self.report.changes[*at].path_bytes().into_owned());
         let made = Made {
             kind: Kind::Accepted,

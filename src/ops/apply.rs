@@ -191,7 +191,7 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
         policy_blake3: manifest::digest(text.as_bytes()),
     };
     applied.manifest_digest =
-        generation::publish(context, &state, &force, &finished, cause, &signer)?;
+        generation::publish(context, &state, &force.head(), &finished, cause, &signer)?;
     let made = Made {
         kind: Kind::PolicyApplied,
         host: force.host(),

@@ -4,10 +4,11 @@ use super::force::Force;
 use super::{Context, Error};
 use crate::baseline::rows::{Reader, Recorded, Span};
 use crate::baseline::{self, Files};
+use crate::model::attribute::Attribute;
 use crate::model::change::RuleIndex;
 use crate::model::name;
 use crate::model::value::hex;
-use crate::policy::selection::Verdict;
+use crate::policy::selection::{Selection, Verdict};
 
 /// What `baseline info` says.
 #[derive(Clone, Debug)]
@@ -79,6 +80,25 @@ fn rule_name(force: &Force, verdict: Verdict) -> String {
     }
 }
 
+/// A recorded object with what its rule asks for: what is recorded besides serves the scan.
+fn object(
+    force: &Force,
+    selection: &Selection,
+    path: Vec<u8>,
+    recorded: Recorded,
+    verdict: Verdict,
+) -> Object {
+    let rule = rule_name(force, verdict);
+    let recorded = match verdict {
+        Verdict::Covered(rule) => {
+            let asked = selection.attributes(rule).with(Attribute::Type);
+            recorded.map(|record| record.restricted(asked))
+        }
+        Verdict::Uncovered | Verdict::Excluded(_) | Verdict::Limited(_) => recorded,
+    };
+    Object { path, recorded, rule }
+}
+
 /// Hands every recorded object to `each`, directory by directory.
 pub fn list(
     context: &Context,
@@ -96,8 +116,7 @@ pub fn list(
         if !is_asked(&path) {
             return Ok(());
         }
-        let rule = rule_name(&force, verdict);
-        each(Object { path, recorded, rule }).map_err(output)
+        each(object(&force, &selection, path, recorded, verdict)).map_err(output)
     };
     let step = selection.root();
     if let Some(recorded) = root.recorded {
@@ -137,7 +156,7 @@ pub fn show(context: &Context, path: &[u8]) -> Result<Object, Error> {
     let found = find(&reader, &plain)?;
     let (verdict, _) = selection.explain(&plain);
     match found {
-        Some(recorded) => Ok(Object { path: plain, recorded, rule: rule_name(&force, verdict) }),
+        Some(recorded) => Ok(object(&force, &selection, plain, recorded, verdict)),
         None => {
             let why = match verdict {
                 Verdict::Uncovered => "no rule covers it",
@@ -184,6 +203,11 @@ pub fn verify(context: &Context) -> Result<Verified, Error> {
     }
     drop(reader);
     force.baseline.still_the_same()?;
+    for generation in 1..force.baseline.generation() {
+        baseline::verify_old(&state, generation)?;
+        let policy = baseline::chained(&state, generation)?.manifest.policy_blake3;
+        super::store::verify_files(&state, &policy)?;
+    }
     let generations = baseline::generations(&state)?;
     Ok(Verified {
         generation: force.baseline.generation(),

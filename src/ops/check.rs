@@ -129,7 +129,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     for (path, text) in &differing {
         builder = builder.general_problem(Severity::Critical, path, text);
     }
-    for (path, severity, text) in gaps(&force, &selection, scope.subtrees()) {
+    for (path, severity, text) in gaps(context, &force, &selection, scope.subtrees()) {
         builder = builder.general_problem(severity, &path, &text);
     }
     builder = builder.problems(&conditions(context, &force)?);
@@ -272,6 +272,7 @@ fn on_checked_system(
 /// Gaps that no directory walk can see and that concern no single rule: keys, and paths that nobody
 /// covers.
 fn gaps(
+    context: &Context,
     force: &Force,
     selection: &Selection,
     paths: &[Vec<u8>],
@@ -283,12 +284,27 @@ fn gaps(
     }
     for path in paths {
         let covered = matches!(selection.explain(path).0, Verdict::Covered(_));
-        if !covered && !selection.leads_below(path) {
-            let text = "no rule covers it; nothing was examined here".to_owned();
-            gaps.push((path.clone(), Severity::High, text));
-        }
+        let below = path.strip_prefix(b"/").unwrap_or(path);
+        let there = std::fs::symlink_metadata(context.root.join(name::path(below)));
+        let text = match there {
+            // What it leads to is in the scope, too.
+            Ok(seen) if seen.is_symlink() => continue,
+            Ok(_) if covered => continue,
+            Err(_) if covered && is_recorded(force, path) => continue,
+            Err(_) if covered => "is not there, and nothing is recorded here; nothing was examined",
+            Ok(_) | Err(_) if selection.leads_below(path) => continue,
+            Ok(_) | Err(_) => "no rule covers it; nothing was examined here",
+        };
+        gaps.push((path.clone(), Severity::High, text.to_owned()));
     }
     gaps
+}
+
+/// Whether the baseline knows a path, as an object or as absent. When in doubt it does, and what is
+/// found there speaks for itself.
+fn is_recorded(force: &Force, path: &[u8]) -> bool {
+    let found = force.baseline.reader().and_then(|reader| reader.find(path));
+    !matches!(found, Ok(None)) || force.absent.iter().any(|absent| absent == path)
 }
 
 /// Rules whose condition holds no longer, or holds now and did not when the baseline was made.

@@ -6,13 +6,16 @@ use super::generation::{self, Cause};
 use super::record::{self, Made};
 use super::{Context, Error};
 use crate::baseline::draft::Finished;
-use crate::baseline::{self, digest_file};
+use crate::baseline::{self, Sealed, digest_file};
+use crate::model::change::Change;
 use crate::model::event::Kind;
+use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::sign::manifest::{self, BaselineManifest};
 use crate::sign::sshsig::{self, Namespace};
 use crate::state::StateDir;
 use crate::state::names::Part;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Largest manifest or signature that is read.
@@ -48,7 +51,7 @@ pub fn hand_out(
     else {
         return Err(Error::Integrity("keys/local.pub: no local key is believed".to_owned()));
     };
-    let manifest = generation::manifest(context, force, finished, cause, signer.clone());
+    let manifest = generation::manifest(context, &force.head(), finished, cause, signer.clone());
     let text = manifest
         .to_text()
         .map_err(|cause| Error::Other(format!("manifest of the draft: {cause}")))?;
@@ -75,20 +78,74 @@ pub fn hand_out(
     Ok(Prepared { generation, manifest: dir.join(manifest_file), signer })
 }
 
+/// Whether a database that came back is whole, and differs from the one in force only where the
+/// report it names has a change: whoever signed it did not see what is in it.
+fn is_what_was_reviewed(state: &StateDir, force: &Force, sealed: Sealed) -> Result<(), Error> {
+    let object = Part::Database.name(sealed.manifest.generation);
+    let wrong = |what: String| Error::Integrity(format!("{object} of the draft: {what}"));
+    let expected = sealed.manifest.entries;
+    let Some(id) = sealed.manifest.report.clone() else {
+        return Err(wrong("names no report it was reviewed in; prepare another".to_owned()));
+    };
+    let draft = baseline::open(state, sealed)?;
+    let (reader, in_force) = (draft.reader()?, force.baseline.reader()?);
+    let entries = reader.check()?;
+    if entries != expected || reader.rules()? != in_force.rules()? {
+        return Err(wrong(format!(
+            "holds {entries} objects or other rules than were signed; prepare another"
+        )));
+    }
+    let report = super::report::load(&super::report::Shelf::new(state), Some(&id))?;
+    let reviewed: BTreeSet<_> = report.changes.iter().map(|change| change.path_bytes()).collect();
+    let mut stranger = None;
+    super::history::differences(&force.baseline, &draft, &mut |difference| {
+        let follows = match &difference.change {
+            Change::Changed { observed, differences, .. } => {
+                observed.object_type() == ObjectType::Dir
+                    && differences.iter().all(|one| one.attribute.row().follows)
+            }
+            Change::Added { .. } | Change::Removed { .. } => false,
+        };
+        if !follows && !reviewed.contains(difference.path.as_slice()) {
+            stranger.get_or_insert(difference.path);
+        }
+        Ok(())
+    })?;
+    match stranger {
+        Some(path) => Err(wrong(format!(
+            "changes {}, which report {id} has no change for; prepare another",
+            name::escape(&path)
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Takes a signed draft back and puts it in force.
 ///
 /// 1. The signature verifies, in the baseline's namespace, against a local key that is believed.
 /// 2. The manifest names its real signer, the next generation, this host, the policy in force, and
 ///    the manifest in force as the one before it.
 /// 3. The database has the digest the manifest names.
-/// 4. Database, manifest and signature are written to the state directory, the signature last.
+/// 4. The database is whole, and differs from the one in force only in what the report has.
+/// 5. Database, manifest and signature are written to the state directory, the signature last.
 pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, Error> {
     let state = context.state()?;
     let _lock = state.lock("fim accept --finish")?;
     super::key::settle(&super::force::KeyDir::open(context)?, &state, context)?;
     let force = Force::load(context, &state)?;
-    let source = StateDir::open(&super::absolute(dir)?)?;
+    let source = StateDir::open(&super::absolute(dir)?).map_err(|_| {
+        Error::Usage(format!("{}: no such draft; prepare one with accept --draft", name::show(dir)))
+    })?;
     let generation = force.baseline.generation() + 1;
+    if !source.is_there(&file(Part::Manifest, generation))?
+        && source.is_there(&file(Part::Manifest, generation - 1))?
+    {
+        return Err(Error::Integrity(format!(
+            "{}: was prepared as generation {}, which is in force already; prepare another with accept --draft",
+            name::show(dir),
+            generation - 1
+        )));
+    }
     let shown = |part: Part| name::show(&dir.join(file(part, generation)));
     let broken = |part: Part, cause: String| Error::Integrity(format!("{}: {cause}", shown(part)));
     let read = |part: Part| {
@@ -138,6 +195,15 @@ pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, 
             Part::Database,
             "is not the file that the signed manifest names".to_owned(),
         ));
+    }
+    let sealed = Sealed {
+        manifest: parsed.clone(),
+        digest: manifest::digest(&text),
+        signer: force.trust.locals[signer].clone(),
+    };
+    if let Err(error) = is_what_was_reviewed(&state, &force, sealed) {
+        state.remove(&object)?;
+        return Err(error);
     }
     state.write_durably(&Part::Manifest.name(generation), 0o600, &text)?;
     state.write_durably(&Part::Signature.name(generation), 0o600, &signature)?;

@@ -11,10 +11,9 @@ use super::scan::Rules;
 use super::store::{self, Bundle};
 use super::{Context, Error};
 use crate::baseline::{self, Baseline, Sealed};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::journal::Journal;
 use crate::model::name;
-use crate::policy::Rule;
 use crate::sign::key::{PublicKey, SecretKey};
 use crate::sign::trust::{self, KeyFiles, Trust};
 use crate::state::StateDir;
@@ -201,6 +200,37 @@ pub fn told_generation(context: &Context, state: &StateDir) -> u64 {
     })
 }
 
+/// Who is believed, and what they signed last: what a new generation follows.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Keys that are believed.
+    pub trust: Trust,
+    /// The manifest of the generation in force.
+    pub sealed: Sealed,
+}
+
+impl Head {
+    /// Verifies keys, manifest and chain; the database is not looked at, and may be damaged.
+    pub fn load(context: &Context, state: &StateDir) -> Result<Head, Error> {
+        let trust = trust(context, state)?;
+        let sealed = sealed(context, state, &trust)?;
+        let host = &sealed.manifest.host;
+        if let Some(other) = trust::host_of(&sealed.signer).filter(|other| other != host) {
+            return Err(Error::Integrity(format!(
+                "baseline: of host {}, but signed by the key of host {}; restore this host's state directory",
+                name::escape(host.as_bytes()),
+                name::escape(other.as_bytes())
+            )));
+        }
+        Ok(Head { trust, sealed })
+    }
+
+    /// The number of the generation in force.
+    pub fn generation(&self) -> u64 {
+        self.sealed.manifest.generation
+    }
+}
+
 /// What is in force, verified.
 #[derive(Debug)]
 pub struct Force {
@@ -223,37 +253,21 @@ pub struct Force {
 impl Force {
     /// Verifies and opens what is in force.
     pub fn load(context: &Context, state: &StateDir) -> Result<Force, Error> {
-        let trust = trust(context, state)?;
-        let sealed = sealed(context, state, &trust)?;
-        let host = &sealed.manifest.host;
-        if let Some(other) = trust::host_of(&sealed.signer).filter(|other| other != host) {
-            return Err(Error::Integrity(format!(
-                "baseline: of host {}, but signed by the key of host {}; restore this host's state directory",
-                name::escape(host.as_bytes()),
-                name::escape(other.as_bytes())
-            )));
-        }
+        let Head { trust, sealed } = Head::load(context, state)?;
         let bundle = store::load(state, &sealed.manifest.policy_blake3, &trust)?;
-        let config = match &bundle.manifest.config {
-            Some(file) => {
-                let text = bundle.files.get(file).map(String::as_str).unwrap_or_default();
-                config::parse(file, text).map_err(Error::Wrong)?
-            }
-            None => Config::default(),
-        };
+        let config = bundle.config()?;
         let baseline = baseline::open(state, sealed)?;
+        let rules = Rules::of(&baseline)?;
         let reader = baseline.reader()?;
-        let mut rules = Rules { rules: Vec::new(), active: Vec::new() };
-        for (text, active) in reader.rules()? {
-            let rule = Rule::from_stored(&text)
-                .map_err(|cause| Error::Baseline(baseline::Error::Malformed(cause)))?;
-            rules.rules.push(rule);
-            rules.active.push(active);
-        }
         let absent = reader.absent()?.into_iter().map(|(path, _)| path).collect();
         drop(reader);
         let local_key = how_kept(&KeyDir::open(context)?, state);
         Ok(Force { trust, baseline, bundle, rules, absent, config, local_key })
+    }
+
+    /// What a new generation follows.
+    pub fn head(&self) -> Head {
+        Head { trust: self.trust.clone(), sealed: self.baseline.sealed().clone() }
     }
 
     /// The host of the baseline.

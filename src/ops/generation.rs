@@ -1,6 +1,6 @@
 //! The next generation: the manifest that follows the one in force.
 
-use super::force::{Force, KeyDir};
+use super::force::{Head, KeyDir};
 use super::secrets::{Role, Secrets};
 use super::{Context, Error};
 use crate::baseline::draft::{self, Finished};
@@ -24,12 +24,12 @@ pub struct Cause {
 /// The manifest of the generation after the one in force, to be signed by `signer`.
 pub fn manifest(
     context: &Context,
-    force: &Force,
+    head: &Head,
     finished: &Finished,
     cause: Cause,
     signer: String,
 ) -> BaselineManifest {
-    let previous = force.baseline.sealed();
+    let previous = &head.sealed;
     BaselineManifest {
         baseline_blake3: finished.digest,
         baseline_bytes: finished.bytes,
@@ -67,18 +67,18 @@ pub fn local_key(
 pub fn publish(
     context: &Context,
     state: &StateDir,
-    force: &Force,
+    head: &Head,
     finished: &Finished,
     cause: Cause,
     key: &SecretKey,
 ) -> Result<[u8; 32], Error> {
     let public = key.public();
-    if !force.trust.locals.contains(&public) {
+    if !head.trust.locals.contains(&public) {
         return Err(Error::Integrity(format!(
             "keys/local: is {}, which is not the key of keys/local.pub; restore it from a copy",
             public.fingerprint()
         )));
     }
-    let manifest = manifest(context, force, finished, cause, public.fingerprint());
+    let manifest = manifest(context, head, finished, cause, public.fingerprint());
     Ok(draft::publish(state, &manifest, key)?)
 }

@@ -2,18 +2,20 @@
 
 use super::accept::Accepted;
 use super::baseline::Object;
-use super::force::{Force, KeyDir};
+use super::force::{Force, Head, KeyDir};
 use super::generation::{self, Cause};
 use super::record::{self, Made};
+use super::scan::Rules;
 use super::secrets::Secrets;
 use super::{Context, Error};
 use crate::baseline::rows::{Reader, Recorded, Span};
 use crate::baseline::{self, Baseline, Sealed, digest_file, draft};
 use crate::drift::compare::compare;
-use crate::model::attribute::AttributeSet;
+use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::Change;
 use crate::model::event::Kind;
 use crate::model::name;
+use crate::policy::selection::Verdict;
 use crate::sign::manifest::BaselineManifest;
 use crate::sign::trust;
 use crate::state::StateDir;
@@ -33,17 +35,17 @@ pub struct Generation {
 /// All generations of the verified chain, oldest first.
 pub fn history(context: &Context) -> Result<Vec<Generation>, Error> {
     let state = context.state()?;
-    let force = Force::load(context, &state)?;
-    chain(&state, &force)
+    let head = Head::load(context, &state)?;
+    chain(&state, &head)
 }
 
-fn chain(state: &StateDir, force: &Force) -> Result<Vec<Generation>, Error> {
+fn chain(state: &StateDir, in_force: &Head) -> Result<Vec<Generation>, Error> {
     let found = baseline::generations(state)?;
-    let head = force.baseline.generation();
+    let head = in_force.generation();
     (1..=head)
         .map(|number| {
             let manifest = match number == head {
-                true => force.baseline.sealed().manifest.clone(),
+                true => in_force.sealed.manifest.clone(),
                 false => baseline::chained(state, number)?.manifest,
             };
             let has_database =
@@ -54,22 +56,22 @@ fn chain(state: &StateDir, force: &Force) -> Result<Vec<Generation>, Error> {
 }
 
 /// Opens one generation of the chain; its database must have the digest its manifest names.
-fn open(state: &StateDir, force: &Force, generation: u64) -> Result<Baseline, Error> {
-    let head = force.baseline.generation();
+fn open(state: &StateDir, in_force: &Head, generation: u64) -> Result<Baseline, Error> {
+    let head = in_force.generation();
     if generation == 0 || generation > head {
         return Err(Error::Usage(format!(
             "generation {generation}: there are generations 1 to {head}; see fim baseline history"
         )));
     }
     let sealed = match generation == head {
-        true => force.baseline.sealed().clone(),
+        true => in_force.sealed.clone(),
         false => {
             let chained = baseline::chained(state, generation)?;
             Sealed {
                 manifest: chained.manifest,
                 digest: chained.digest,
                 // The chain vouches for it; whose key signed it then is what the manifest says.
-                signer: force.baseline.sealed().signer.clone(),
+                signer: in_force.sealed.signer.clone(),
             }
         }
     };
@@ -98,9 +100,31 @@ pub fn diff(
     each: &mut dyn FnMut(Difference) -> std::io::Result<()>,
 ) -> Result<(), Error> {
     let state = context.state()?;
-    let force = Force::load(context, &state)?;
-    let old = open(&state, &force, old)?;
-    let new = open(&state, &force, new)?;
+    let head = Head::load(context, &state)?;
+    let old = open(&state, &head, old)?;
+    let new = open(&state, &head, new)?;
+    // What is recorded besides what the rules ask for serves the scan and is nobody's difference.
+    let selection = Rules::of(&new)?.selection()?;
+    differences(&old, &new, &mut |mut difference| {
+        if let (Change::Changed { differences, .. }, Verdict::Covered(rule)) =
+            (&mut difference.change, selection.explain(&difference.path).0)
+        {
+            let asked = selection.attributes(rule).with(Attribute::Type);
+            differences.retain(|one| asked.contains(one.attribute));
+            if differences.is_empty() {
+                return Ok(());
+            }
+        }
+        each(difference)
+    })
+}
+
+/// Hands every difference between two baselines to `each`.
+pub fn differences(
+    old: &Baseline,
+    new: &Baseline,
+    each: &mut dyn FnMut(Difference) -> std::io::Result<()>,
+) -> Result<(), Error> {
     let sides = Sides { old: &*old.reader()?, new: &*new.reader()? };
     let mut tell = |path: Vec<u8>, old: Option<Recorded>, new: Option<Recorded>| {
         let Some(change) = change(old, new) else { return Ok(()) };
@@ -199,9 +223,9 @@ pub fn revert(
     let state = context.state()?;
     let _lock = state.lock("fim baseline revert")?;
     super::key::settle(&KeyDir::open(context)?, &state, context)?;
-    let force = Force::load(context, &state)?;
-    let old = open(&state, &force, generation)?;
-    if generation == force.baseline.generation() {
+    let head = Head::load(context, &state)?;
+    let old = open(&state, &head, generation)?;
+    if generation == head.generation() {
         return Err(Error::Usage(format!(
             "generation {generation}: is in force; name an older one"
         )));
@@ -210,8 +234,9 @@ pub fn revert(
     super::store::sweep(&state)?;
     let manifest = old.sealed().manifest.clone();
     // The rules stand in the database, so its policy comes back with it; it must still verify.
-    super::store::load(&state, &manifest.policy_blake3, &force.trust)?;
-    let next = force.baseline.generation() + 1;
+    let bundle = super::store::load(&state, &manifest.policy_blake3, &head.trust)?;
+    let config = bundle.config()?;
+    let next = head.generation() + 1;
     let object = draft::copy(&state, generation, next)?;
     let (digest, bytes) = digest_file(&state.open_file(&object)?, &object)?;
     if digest != manifest.baseline_blake3 {
@@ -222,11 +247,11 @@ pub fn revert(
     let finished = draft::Finished { generation: next, digest, bytes, entries: manifest.entries };
     let cause =
         Cause { reason: reason.to_owned(), report: None, policy_blake3: manifest.policy_blake3 };
-    let manifest_digest = generation::publish(context, &state, &force, &finished, cause, &key)?;
+    let manifest_digest = generation::publish(context, &state, &head, &finished, cause, &key)?;
     let made = Made {
         kind: Kind::Accepted,
-        host: force.host(),
-        config: &force.config,
+        host: &manifest.host,
+        config: &config,
         generation: next,
         manifest_digest,
         what: format!("the content of generation {generation} again"),
@@ -306,7 +331,10 @@ pub fn bundle(context: &Context, file: &Path) -> Result<Vec<String>, Error> {
     };
     let head = force.baseline.generation();
     let mut objects = vec![Part::Database.name(head), Part::Signature.name(head)];
-    objects.extend((1..=head).map(|number| Part::Manifest.name(number)));
+    for number in 1..head {
+        objects.extend([Part::Manifest.name(number), Part::Signature.name(number)]);
+    }
+    objects.push(Part::Manifest.name(head));
     let dir = super::store::dir_name(&force.baseline.sealed().manifest.policy_blake3);
     objects.push(format!("{dir}/{}", names::POLICY_MANIFEST));
     objects.push(format!("{dir}/{}", names::POLICY_SIGNATURE));

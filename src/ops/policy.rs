@@ -10,6 +10,7 @@ use super::{Context, Error};
 use crate::drift::examine::Visit;
 use crate::model::change::{Finding, Problem, What};
 use crate::model::clock::rfc3339;
+use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::model::scope::{Look, Scope};
 use crate::policy::Rule;
@@ -113,6 +114,8 @@ pub struct Explanation {
     pub path: Vec<u8>,
     /// Whether it is covered; else why not.
     pub verdict: Verdict,
+    /// The type of what lies there now, if the rule leaves such out.
+    pub left_out: Option<ObjectType>,
     /// The rule that decides, and its pattern, if any matches.
     pub decided: Option<(Rule, String, crate::model::diagnostic::Origin)>,
     /// "in force" or the source.
@@ -136,7 +139,18 @@ pub fn explain(context: &Context, path: &[u8]) -> Result<Explanation, Error> {
         let origin = rule.patterns[pattern.position].origin.clone();
         (rule, pattern.text.clone(), origin)
     });
-    Ok(Explanation { path: plain, verdict, decided, from })
+    let left_out = match verdict {
+        Verdict::Covered(rule) => {
+            let below = plain.strip_prefix(b"/").unwrap_or(&plain);
+            let seen = std::fs::symlink_metadata(context.root.join(name::path(below))).ok();
+            let object_type = seen.and_then(|seen| {
+                ObjectType::from_mode(std::os::unix::fs::MetadataExt::mode(&seen))
+            });
+            object_type.filter(|object_type| !selection.admits(rule, *object_type))
+        }
+        Verdict::Uncovered | Verdict::Excluded(_) | Verdict::Limited(_) => None,
+    };
+    Ok(Explanation { path: plain, verdict, left_out, decided, from })
 }
 
 /// What `policy sign` wrote.

@@ -25,6 +25,18 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// The rules as stored in a baseline.
+    pub fn of(baseline: &Baseline) -> Result<Rules, Error> {
+        let mut rules = Rules { rules: Vec::new(), active: Vec::new() };
+        for (text, active) in baseline.reader()?.rules()? {
+            let rule = Rule::from_stored(&text)
+                .map_err(|cause| Error::Baseline(crate::baseline::Error::Malformed(cause)))?;
+            rules.rules.push(rule);
+            rules.active.push(active);
+        }
+        Ok(rules)
+    }
+
     /// The selection they make.
     pub fn selection(&self) -> Result<Selection, Error> {
         Selection::compile(&self.rules, &self.active)
@@ -123,16 +135,19 @@ pub fn scope(
             }
             _ => name::join(b"/", path),
         };
-        let resolved = resolve(context, &absolute);
+        let (resolved, target) = resolve(context, &absolute);
         let plain = name::join(b"", &name::components(&absolute).collect::<Vec<_>>().join(&b'/'));
-        if resolved != plain {
-            notes.push(format!(
-                "{} leads to {}, which was checked",
+        if let Some(leads_to) = target.as_ref().or((resolved != plain).then_some(&resolved)) {
+            let note = format!(
+                "{} leads to {}, which is looked at",
                 name::escape(&plain),
-                name::escape(&resolved)
-            ));
+                name::escape(leads_to)
+            );
+            (context.warn)(&note);
+            notes.push(note);
         }
         resolved_paths.push(resolved);
+        resolved_paths.extend(target);
     }
     resolved_paths.sort_unstable();
     resolved_paths.dedup();
@@ -144,19 +159,22 @@ pub fn scope(
 }
 
 /// Where a path leads through links in its directories; its last component is taken as it is, so
-/// that a link itself can be asked for, and so that it need not exist.
-fn resolve(context: &Context, path: &[u8]) -> Vec<u8> {
+/// that a link itself can be asked for, and so that it need not exist. If it is a link, where that
+/// leads comes second.
+fn resolve(context: &Context, path: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     let components: Vec<&[u8]> = name::components(path).collect();
-    let Some((last, above)) = components.split_last() else { return b"/".to_vec() };
-    let Ok(root) = open::root(&context.root) else { return path.to_vec() };
+    let Some((last, above)) = components.split_last() else { return (b"/".to_vec(), None) };
+    let Ok(root) = open::root(&context.root) else { return (path.to_vec(), None) };
     // "dir/" means the directory, wherever it lies, as everywhere on the command line.
     if *last == b".." || path.ends_with(b"/") || path.ends_with(b"/.") {
-        return open::real_path(root.as_fd(), name::path(path))
-            .unwrap_or_else(|| name::join(b"", &components.join(&b'/')));
+        let real = open::real_path(root.as_fd(), name::path(path));
+        return (real.unwrap_or_else(|| name::join(b"", &components.join(&b'/'))), None);
     }
     let parent = name::join(b"", &above.join(&b'/'));
-    match open::real_path(root.as_fd(), name::path(&parent)) {
+    let plain = match open::real_path(root.as_fd(), name::path(&parent)) {
         Some(real) => name::join(&real, last),
         None => name::join(b"", &components.join(&b'/')),
-    }
+    };
+    let real = open::real_path(root.as_fd(), name::path(path)).filter(|real| *real != plain);
+    (plain, real)
 }

@@ -3,6 +3,7 @@
 
 use super::Error;
 use crate::baseline::{self, draft};
+use crate::config::{self, Config};
 use crate::model::name;
 use crate::policy::files::MemoryFiles;
 use crate::policy::{Policy, Source, file};
@@ -122,6 +123,17 @@ impl Bundle {
         file::parse(&self.manifest.policy, &MemoryFiles(self.files.clone())).map_err(Error::Wrong)
     }
 
+    /// The configuration that was signed with the policy; the defaults if there was none.
+    pub fn config(&self) -> Result<Config, Error> {
+        match &self.manifest.config {
+            Some(file) => {
+                let text = self.files.get(file).map(String::as_str).unwrap_or_default();
+                config::parse(file, text).map_err(Error::Wrong)
+            }
+            None => Ok(Config::default()),
+        }
+    }
+
     /// The files of the policy without the configuration, main file first.
     pub fn sources(&self) -> Result<Vec<Source>, Error> {
         Ok(self.policy()?.sources)
@@ -151,13 +163,9 @@ pub fn sweep(state: &StateDir) -> Result<(), Error> {
             continue;
         }
         let dir = dir_name(digest.as_bytes());
+        // Signed or not: no generation names it, so the writer that stored it was cut off.
         match state.list(&dir) {
-            Ok(files) if !files.iter().any(|file| file == POLICY_SIGNATURE.as_bytes()) => {
-                state.remove_dir(&dir)?;
-            }
-            Ok(_) => {
-                state.sweep(&dir)?;
-            }
+            Ok(_) => state.remove_dir(&dir)?,
             Err(StateError::NotRegular(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -198,6 +206,37 @@ fn policy_error(error: StateError) -> Error {
     }
 }
 
+/// Verifies the files of a policy by the digest that a chained manifest names.
+pub fn verify_files(state: &StateDir, digest: &[u8; 32]) -> Result<(), Error> {
+    let dir = dir_name(digest);
+    let object = format!("{dir}/{POLICY_MANIFEST}");
+    let text = state.read(&object, FILE_LIMIT).map_err(policy_error)?;
+    if manifest::digest(&text) != *digest {
+        return Err(broken(&object, "is not the one that a signed baseline names"));
+    }
+    let parsed = PolicyManifest::parse(&text).map_err(|cause| broken(&object, cause))?;
+    read_files(state, &dir, &parsed).map(|_| ())
+}
+
+/// The files that a verified manifest names, each with its digest.
+fn read_files(
+    state: &StateDir,
+    dir: &str,
+    parsed: &PolicyManifest,
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut files = BTreeMap::new();
+    for (file, expected) in &parsed.files {
+        let object = format!("{dir}/{file}");
+        let bytes = state.read(&object, FILE_LIMIT).map_err(policy_error)?;
+        if blake3::hash(&bytes).as_bytes() != expected {
+            return Err(broken(&object, "is not the file that the signed manifest names"));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| broken(&object, "is not UTF-8"))?;
+        files.insert(file.clone(), text);
+    }
+    Ok(files)
+}
+
 /// Reads the policy that a baseline names, and verifies it.
 ///
 /// 1. The manifest has the digest that names its directory.
@@ -221,15 +260,6 @@ pub fn load(state: &StateDir, digest: &[u8; 32], trust: &Trust) -> Result<Bundle
     let parsed = PolicyManifest::parse(&text).map_err(|cause| broken(&object, cause))?;
     manifest::verify_signed_by(&parsed.signed_by, &trust.sites[signer])
         .map_err(|cause| broken(&object, cause))?;
-    let mut files = BTreeMap::new();
-    for (file, expected) in &parsed.files {
-        let object = format!("{dir}/{file}");
-        let bytes = state.read(&object, FILE_LIMIT).map_err(policy_error)?;
-        if blake3::hash(&bytes).as_bytes() != expected {
-            return Err(broken(&object, "is not the file that the signed manifest names"));
-        }
-        let text = String::from_utf8(bytes).map_err(|_| broken(&object, "is not UTF-8"))?;
-        files.insert(file.clone(), text);
-    }
+    let files = read_files(state, &dir, &parsed)?;
     Ok(Bundle { manifest: parsed, files })
 }

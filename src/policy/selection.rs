@@ -390,8 +390,7 @@ impl Selection {
             let left_out = cover.excluded || ground.barred.contains(&rule);
             match self.rules[rule.get()].recurse {
                 Recurse::All => false,
-                // A start point with `recurse = false` asks for itself alone: nothing is left out.
-                Recurse::Levels(limit) => !left_out && limit > 0 && cover.levels == limit,
+                Recurse::Levels(limit) => !left_out && cover.levels == limit,
             }
         });
         let mut names: Vec<Box<[u8]>> = Vec::new();

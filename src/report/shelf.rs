@@ -97,8 +97,12 @@ pub fn list(dir: &dyn ShelfDir) -> Result<Vec<String>, ShelfError> {
     ids.sort();
     for same_second in ids.chunk_by_mut(|id, next| id[..SECOND] == next[..SECOND]) {
         if same_second.len() > 1 {
-            // One that cannot be read sorts first: whoever asks for the latest gets a good one.
-            same_second.sort_by_cached_key(|id| load(dir, id).map(|report| report.started).ok());
+            // One that cannot be read sorts last: it may be the latest, and whoever asks for that
+            // has to be told.
+            same_second.sort_by_cached_key(|id| {
+                let started = load(dir, id).map(|report| report.started).ok();
+                (started.is_none(), started)
+            });
         }
     }
     Ok(ids)

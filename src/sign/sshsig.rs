@@ -92,6 +92,21 @@ pub fn verify(
     Ok(index)
 }
 
+/// Verifies a signature with the key it carries, and returns that key's fingerprint. It says who
+/// signed, and nothing about whether they are believed: for what a chain of digests vouches for.
+pub fn verify_with_its_key(
+    armored: &str,
+    namespace: Namespace,
+    message: &[u8],
+) -> Result<String, SigError> {
+    let carried = ssh_key::PublicKey::from(parse(armored)?.public_key().clone());
+    let text = carried.to_openssh().map_err(|error| SigError::Malformed(error.to_string()))?;
+    let key =
+        PublicKey::from_openssh(&text).map_err(|error| SigError::Malformed(error.to_string()))?;
+    verify(armored, namespace, message, &[&key])?;
+    Ok(key.fingerprint())
+}
+
 fn parse(armored: &str) -> Result<SshSig, SigError> {
     if armored.len() > MAX_BYTES {
         return Err(malformed("longer than any signature"));

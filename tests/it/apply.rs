@@ -65,7 +65,7 @@ fn drift_stays_drift_and_coverage_changes_are_listed() {
     "#]]
     .assert_eq(body);
     let drift = expect![[r#"
-        changed /etc/drifting etc high: mode 0644 -> 0600
+        changed /etc/drifting etc high: mode 0644 -> 0600, content
         added /etc/planted etc high
         removed /srv/old srv high"#]];
     host.check().exits(7).drift(drift);
@@ -73,7 +73,7 @@ fn drift_stays_drift_and_coverage_changes_are_listed() {
     host.write("/etc/quiet", "Q");
     host.write("/etc/drifting", "D");
     host.check().exits(7).drift(expect![[r#"
-        changed /etc/drifting etc high: mode 0644 -> 0600
+        changed /etc/drifting etc high: mode 0644 -> 0600, content
         added /etc/planted etc high
         changed /etc/quiet etc high: content
         removed /srv/old srv high"#]]);

@@ -90,7 +90,7 @@ fn a_rule_keeps_what_it_leaves_out_from_broader_rules() {
     host.check()
         .exits(0)
         .drift(expect![""])
-        .coverage(expect!["info www: /srv/www 2 objects left out by exclude"]);
+        .coverage(expect!["info www: /srv/www 2 objects left out by exclude, with what is below"]);
 }
 
 #[test]
@@ -114,8 +114,9 @@ fn recurse_limits_the_depth_and_counts_what_lies_below() {
         added /one/new one low
         added /two/dir/new two low"#]])
         .coverage(expect![[r#"
-        info one: /one 2 objects left out by recurse
-        info two: /two 2 objects left out by recurse"#]]);
+            info none: /none 2 objects left out by recurse, with what is below
+            info one: /one 2 objects left out by recurse, with what is below
+            info two: /two 2 objects left out by recurse, with what is below"#]]);
 }
 
 #[test]
@@ -284,9 +285,9 @@ fn a_rule_reaches_into_what_another_leaves_out() {
         removed /flat/dir/deep deep low
         removed /flat/dir/deep/file deep low
         changed /srv/tmp/keep/file keep low: mtime, content"#]]).coverage(expect![[r#"
-        low deep: /flat/*/deep matches nothing; correct the glob, or give the rule a condition with "when"
-        info flat: /flat is empty; is something to be mounted here?
-        info srv: /srv 1 object left out by exclude"#]]);
+            low deep: /flat/*/deep matches nothing; correct the glob, or give the rule a condition with "when"
+            info flat: /flat is empty; is something to be mounted here?
+            info srv: /srv 1 object left out by exclude, with what is below"#]]);
 }
 
 #[test]

@@ -333,22 +333,13 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     }
     let worst = report.coverage.iter().map(|gap| gap.severity).max().unwrap_or(Severity::Info);
     page.heading("Coverage problems", report.coverage.len(), Paint::Severity(worst))?;
-    let (told, counted): (Vec<_>, Vec<_>) =
-        report.coverage.iter().partition(|gap| page.is_full() || gap.severity > Severity::Info);
-    for gap in told {
+    for gap in &report.coverage {
         let mut text = format!("{}: {}", page.path(&gap.path_bytes()), page.shown(&gap.problem));
         if let Some(rule) = &gap.rule {
             text = format!("{text} (rule {})", page.shown(rule));
         }
         let lead = format!("  {:<8}  ", gap.severity);
         page.block(&lead, 14, &text, Paint::Severity(gap.severity))?;
-    }
-    if !counted.is_empty() {
-        let count = values::grouped_len(counted.len());
-        let lead = format!("  {:<8}  ", Severity::Info);
-        let verb = if counted.len() == 1 { "has" } else { "have" };
-        let text = format!("{count} that only {verb} to be known {}", listed(counted.len()));
-        page.block(&lead, 14, &text, Paint::Plain)?;
     }
     absent(report, page)?;
     page.heading("Inactive rules", report.inactive_rules.len(), Paint::Plain)?;
