@@ -63,6 +63,7 @@ fn state(error: &StateError) -> u8 {
     match error {
         StateError::NoDirectory(_)
         | StateError::NotDirectory(_)
+        | StateError::Foreign(_)
         | StateError::Missing(_)
         | StateError::Locked { .. }
         | StateError::Full { .. }

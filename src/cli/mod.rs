@@ -67,6 +67,15 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 fn context(global: &GlobalArguments) -> Result<Context, Error> {
+    open_context(global, false)
+}
+
+/// The context of a command that goes by what is in force, whatever became of the sources.
+fn context_in_force(global: &GlobalArguments) -> Result<Context, Error> {
+    open_context(global, true)
+}
+
+fn open_context(global: &GlobalArguments, by_what_is_in_force: bool) -> Result<Context, Error> {
     let on_scan = term::on_scan(global.progress, global.quiet);
     let context = Context::open(
         ops::Global {
@@ -76,6 +85,7 @@ fn context(global: &GlobalArguments) -> Result<Context, Error> {
             root: global.root.clone(),
             trusted_keys: global.trusted_keys.clone(),
             min_generation: global.min_generation,
+            by_what_is_in_force,
         },
         on_scan,
         term::on_warning(),
@@ -145,7 +155,7 @@ fn written_well(written: io::Result<()>, what: &str) -> Result<(), Error> {
 }
 
 fn check(global: &GlobalArguments, arguments: CheckArguments) -> Result<u8, Error> {
-    let context = context(global)?;
+    let context = context_in_force(global)?;
     let options = ops::check::Options {
         paths: bytes(arguments.paths),
         rules: arguments.rules,
@@ -225,7 +235,7 @@ fn policy(global: &GlobalArguments, verb: PolicyVerb) -> Result<u8, Error> {
 }
 
 fn report(global: &GlobalArguments, verb: ReportVerb) -> Result<u8, Error> {
-    let context = context(global)?;
+    let context = context_in_force(global)?;
     match verb {
         ReportVerb::List => {
             let reports = ops::report::list(&context)?;

@@ -1,10 +1,11 @@
 //! The configuration, fim.toml: its schema, its defaults, and every error in it in one go.
 //!
-//! Plain values only: nothing here opens, resolves or connects. Whether a schedule is a cron
-//! expression is for `schedule.rs`; here it has five fields or is empty.
+//! Plain values only: nothing here opens, resolves or connects. When a schedule
+//! falls due is for the daemon; here it is a cron expression or empty.
 
 pub mod sink;
 
+use croner::parser::{CronParser, Seconds, Year};
 use sink::Sink;
 
 use crate::model::diagnostic::Diagnostic;
@@ -310,10 +311,38 @@ fn fingerprint(text: &str) -> Result<String, String> {
     }
 }
 
+/// Only what is read directly from a configuration, whatever else is wrong in it: `state`, `keys` and
+/// `[trust]`. `None` if it is no TOML at all, or a pin in it is no fingerprint.
+pub fn places(text: &str) -> Option<Config> {
+    let table = toml::de::DeTable::parse(text).ok()?;
+    let table = table.get_ref();
+    let path = |key: &str| table.get(key)?.get_ref().as_str().map(PathBuf::from);
+    let trust = table.get("trust").and_then(|trust| trust.get_ref().as_table());
+    let pin = |key: &str| trust?.get(key)?.get_ref().as_str().map(str::to_owned);
+    // A pin that cannot be read must not be one less.
+    if ["site", "local"].iter().filter_map(|key| pin(key)).any(|pin| fingerprint(&pin).is_err()) {
+        return None;
+    }
+    Some(Config {
+        state: path("state"),
+        keys: path("keys"),
+        trust: Trust { site: pin("site"), local: pin("local") },
+        ..Config::default()
+    })
+}
+
+/// A cron expression: minute, hour, day of the month, month, day of the week: crontab(5).
 fn five_fields(text: &str) -> Result<String, String> {
     match text.split_whitespace().count() {
         0 if text.is_empty() => Ok(String::new()),
-        5 => Ok(text.to_owned()),
+        5 => {
+            let parser =
+                CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+            match parser.parse(text) {
+                Ok(_) => Ok(text.to_owned()),
+                Err(error) => Err(format!("expected a cron expression: {error}")),
+            }
+        }
         _ => Err("expected a cron expression of five fields, or \"\" for none".to_owned()),
     }
 }

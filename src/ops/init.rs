@@ -24,6 +24,7 @@ use crate::sign::sshsig::{self, Namespace};
 use crate::sign::trust;
 use crate::state::StateDir;
 use crate::state::error::StateError;
+use crate::state::names;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -138,6 +139,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
     };
     let state = StateDir::create(&context.state_path)?;
     state.check_ownership()?;
+    take_over(&state)?;
     let _lock = state.lock("fim init")?;
     for dir in [
         crate::state::names::BASELINE,
@@ -296,6 +298,26 @@ pub(super) fn plain_host(text: &str) -> String {
         .take(255)
         .collect();
     if kept.is_empty() { "localhost".to_owned() } else { kept }
+}
+
+/// Sees that a directory that was there before is fim's own or empty, and makes it mode 0700.
+fn take_over(state: &StateDir) -> Result<(), Error> {
+    const OWN: [&str; 8] = [
+        names::BASELINE,
+        names::POLICY,
+        names::KEYS,
+        names::REPORTS,
+        names::JOURNAL,
+        names::LOCK,
+        names::WATCH_LOCK,
+        "lost+found",
+    ];
+    let entries = state.list("")?;
+    let is_own = |entry: &Vec<u8>| OWN.iter().any(|own| own.as_bytes() == entry.as_slice());
+    if !entries.is_empty() && !entries.iter().any(is_own) {
+        return Err(Error::State(StateError::Foreign(name::show(state.path()))));
+    }
+    Ok(state.make_private()?)
 }
 
 /// Whether there are keys already; asked before anything is written, so that a refusal for want of

@@ -172,6 +172,9 @@ pub struct Global {
     pub trusted_keys: Vec<String>,
     /// `--min-generation`.
     pub min_generation: u64,
+    /// Whether the command goes by what is in force, so that a source that is gone or wrong is
+    /// something to tell and no reason to stop.
+    pub by_what_is_in_force: bool,
 }
 
 impl Context {
@@ -180,10 +183,26 @@ impl Context {
     /// # Errors
     /// `Wrong` or `Unreadable` for the configuration, `Usage` for flags.
     pub fn open(global: Global, on_scan: OnScan, warn: OnWarning) -> Result<Context, Error> {
-        let config_file = source::config_file(global.config.as_deref())?;
-        let config = match &config_file {
-            Some(file) => file.parse()?,
-            None => Config::default(),
+        let (config_file, config) = match source::config(global.config.as_deref()) {
+            Ok(found) => found,
+            Err(error) if global.by_what_is_in_force => {
+                let places = source::places(global.config.as_deref());
+                // Without a state directory there is nothing in force to go by.
+                let given = global.state.as_ref().map(|_| Config::default());
+                let is_usable = |config: &Config| {
+                    let path = global.state.as_ref().or(config.state.as_ref()).cloned();
+                    path.or_else(|| default_state().ok())
+                        .is_some_and(|path| source::is_there(&path))
+                };
+                let is_gone = matches!(error, Error::Unreadable(_));
+                let config = places.or(given.filter(|_| is_gone)).filter(is_usable);
+                let Some(config) = config else { return Err(error) };
+                for line in error.to_string().lines() {
+                    warn(line);
+                }
+                (None, config)
+            }
+            Err(error) => return Err(error),
         };
         let state_path = match global.state.as_ref().or(config.state.as_ref()) {
             Some(path) => path.clone(),

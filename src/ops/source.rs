@@ -50,6 +50,22 @@ pub fn config_file(given: Option<&Path>) -> Result<Option<ConfigFile>, Error> {
     }
 }
 
+/// The configuration's source and what it says; the defaults if there is none.
+pub fn config(given: Option<&Path>) -> Result<(Option<ConfigFile>, Config), Error> {
+    match config_file(given)? {
+        Some(file) => {
+            let config = file.parse()?;
+            Ok((Some(file), config))
+        }
+        None => Ok((None, Config::default())),
+    }
+}
+
+/// Where state and keys are and which keys are pinned, by a configuration that is wrong elsewhere.
+pub fn places(given: Option<&Path>) -> Option<Config> {
+    config::places(&config_file(given).ok()??.text)
+}
+
 /// A policy and the file it was read from.
 #[derive(Clone, Debug)]
 pub struct PolicyFile {
@@ -107,10 +123,11 @@ pub fn policy_path(context: &Context, recorded: Option<&str>) -> Option<PathBuf>
 
 /// The path of the configuration that is compared with what is in force.
 pub fn config_path(context: &Context, recorded: Option<&str>) -> Option<PathBuf> {
+    if let Some(flag) = &context.config_flag {
+        return absolute(flag).ok();
+    }
     match (&context.config_file, recorded) {
-        (Some(file), _) if context.config_flag.is_some() || recorded.is_none() => {
-            Some(file.path.clone())
-        }
+        (Some(file), None) => Some(file.path.clone()),
         (_, Some(recorded)) => Some(PathBuf::from(recorded)),
         (_, None) => None,
     }

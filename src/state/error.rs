@@ -14,6 +14,11 @@ pub enum StateError {
     /// The state directory is a link or no directory.
     #[error("{0}: not a directory, or a link to one; name the directory itself with --state")]
     NotDirectory(String),
+    /// A directory with other people's files in it.
+    #[error(
+        "{0}: holds files and none of fim's; name an empty directory, or one to be made, with --state"
+    )]
+    Foreign(String),
     /// A file or directory below is not there.
     #[error("{0}: missing; restore it, or go back to a state directory that has it")]
     Missing(String),

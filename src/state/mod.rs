@@ -105,6 +105,11 @@ impl StateDir {
         Ok(())
     }
 
+    /// Makes the directory readable by its owner only.
+    pub fn make_private(&self) -> Result<(), StateError> {
+        fchmod(&self.dir, Mode::RWXU).map_err(|errno| unplaced(name::show(&self.path), errno))
+    }
+
     /// Where the directory is, as it was named.
     pub fn path(&self) -> &Path {
         &self.path

@@ -273,3 +273,53 @@ fn a_draft_signed_for_another_namespace_or_by_another_key_is_refused() {
     }
     host.check().exits(4);
 }
+
+#[test]
+fn a_draft_that_was_changed_on_its_way_is_refused_although_it_is_signed() {
+    if !tool::has("ssh-keygen") || !tool::has("b3sum") {
+        return;
+    }
+    let edits: [(&str, &[&str]); 3] = [
+        ("garbage", &[]),
+        ("drop", &["DROP TABLE entries"]),
+        ("stranger", &["UPDATE entries SET mode = 511 WHERE name = x'6d6f64756c69'"]),
+    ];
+    for (what, statements) in edits {
+        let host = ssh_host();
+        host.chmod("/etc/passwd", 0o600);
+        host.check().exits(4);
+        let draft = host.scratch().join("draft");
+        let draft_text = draft.to_str().unwrap();
+        host.fim(["accept", "--all", "--draft", draft_text]).exits(0);
+        let database = draft.join("0000000002.db");
+        if statements.is_empty() {
+            std::fs::write(&database, vec![7; 8192]).unwrap();
+        } else {
+            let connection = rusqlite::Connection::open(&database).unwrap();
+            for statement in statements {
+                connection.execute(statement, []).unwrap();
+            }
+        }
+        let bytes = std::fs::read(&database).unwrap();
+        let manifest = draft.join("0000000002.manifest");
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        let edited: String = text
+            .lines()
+            .map(|line| match line.split_once(": ").unwrap().0 {
+                "baseline-blake3" => {
+                    format!("baseline-blake3: {}\n", blake3::hash(&bytes).to_hex())
+                }
+                "baseline-bytes" => format!("baseline-bytes: {}\n", bytes.len()),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        std::fs::write(&manifest, edited).unwrap();
+        let key = host.state().join("keys/local");
+        let (key, manifest) = (key.to_str().unwrap(), manifest.to_str().unwrap());
+        tool::run("ssh-keygen", &["-Y", "sign", "-f", key, "-n", "fim-baseline", manifest]);
+        let ran = host.fim(["accept", "--finish", draft_text]);
+        assert_eq!(ran.code, 19, "{what}: {}", ran.story());
+        host.check().exits(4);
+        host.fim(["baseline", "verify"]).exits(0);
+    }
+}

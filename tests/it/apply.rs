@@ -141,3 +141,32 @@ fn a_policy_signed_elsewhere_leaves_no_site_secret_on_the_host() {
     tool::run("ssh-keygen", &["-Y", "sign", "-f", site, "-n", "fim-key", local.to_str().unwrap()]);
     host.check().exits(0);
 }
+
+#[test]
+fn an_attribute_that_is_not_recorded_is_told_by_every_check() {
+    let host = host();
+    host.chmod("/etc/drifting", 0o600);
+    apply(&host, &rules(&[("etc", "/etc", MORE), ("srv", "/srv", BASIC)]));
+    // Back in what was recorded, so that nothing differs; its content is still compared by nobody.
+    host.chmod("/etc/drifting", 0o644);
+    host.write("/etc/drifting", "evil");
+    let report = host.check().exits(8).json();
+    let gap = &report["coverage"][0];
+    assert_eq!((&gap["path"], &gap["severity"]), (&"/etc/drifting".into(), &"high".into()));
+    assert!(gap["problem"].as_str().unwrap().contains("content"), "{gap}");
+    host.fim(["policy", "sign"]).exits(0);
+    host.fim(["policy", "apply"]).exits(0);
+    host.check().exits(0);
+}
+
+#[test]
+fn what_is_accepted_after_another_policy_is_recorded_in_full() {
+    let host = host();
+    host.chmod("/etc/drifting", 0o600);
+    apply(&host, &rules(&[("etc", "/etc", MORE), ("srv", "/srv", BASIC)]));
+    host.check().exits(4);
+    host.fim(["accept", "--all"]).exits(0);
+    host.check().exits(0);
+    host.write("/etc/drifting", "D");
+    host.check().exits(4).drift(expect!["changed /etc/drifting etc high: content"]);
+}

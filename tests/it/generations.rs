@@ -132,3 +132,45 @@ fn a_bundle_unpacked_by_tar_serves_the_rescue_disk() {
         .drift(expect!["changed /etc/b etc high: mode 0644 -> 0666"]);
     assert_eq!(ran.json()["baseline"]["local_key"], "elsewhere");
 }
+
+#[test]
+fn a_lost_database_can_be_left_by_going_back() {
+    let host = three();
+    std::fs::remove_file(host.state().join("baseline/0000000003.db")).unwrap();
+    host.check().exits(19).says("0000000003.db");
+    host.fim(["baseline", "history"]).exits(0);
+    host.fim(["baseline", "revert", "2", "--reason", "its database was lost"]).exits(0);
+    host.check().exits(5);
+}
+
+#[test]
+fn verify_goes_through_old_generations_too() {
+    for (file, is_flipped) in [
+        ("0000000001.db", true),
+        ("0000000001.manifest.sig", true),
+        ("0000000001.manifest.sig", false),
+    ] {
+        let host = three();
+        host.fim(["baseline", "verify"]).exits(0);
+        let path = host.state().join("baseline").join(file);
+        if is_flipped {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            host.check().exits(0);
+        } else {
+            std::fs::remove_file(&path).unwrap();
+            host.check().exits(19).says(file);
+        }
+        host.fim(["baseline", "verify"]).exits(19).says(file);
+    }
+}
+
+#[test]
+fn a_rotated_key_still_verifies_what_it_signed() {
+    let host = three();
+    host.fim(["key", "rotate"]).exits(0);
+    host.fim(["baseline", "verify"]).exits(0);
+    host.check().exits(0);
+}

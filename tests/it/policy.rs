@@ -192,3 +192,21 @@ fn the_built_in_policy_covers_a_debian_with_and_without_merged_usr() {
         one_line(run(&["policy", "sign"]).exits(16)).says("built-in");
     }
 }
+
+#[test]
+fn a_configuration_that_is_gone_or_wrong_is_told_and_stops_no_check() {
+    let host = small();
+    let path = host.scratch().join("fim.toml");
+    std::fs::write(&path, "[report]\nkeep = 5\n").unwrap();
+    let config = path.to_str().unwrap();
+    host.write_policy();
+    host.fim(["--config", config, "init", "--no-passphrase"]).exits(0);
+    host.fim(["--config", config, "check"]).exits(0);
+    std::fs::write(&path, "[report]\nkept = 5\n").unwrap();
+    host.fim(["--config", config, "check"]).exits(8).says("kept");
+    host.fim(["--config", config, "key", "rotate"]).exits(17);
+    std::fs::remove_file(&path).unwrap();
+    host.fim(["--config", config, "check"]).exits(8);
+    std::fs::write(&path, "[watch]\nschedule = \"61 3 * * *\"\n").unwrap();
+    host.fim(["--config", config, "policy", "check"]).exits(17).says("schedule");
+}
