@@ -105,9 +105,21 @@ impl<'a> Draft<'a> {
         connection
             .execute("INSERT INTO meta VALUES ('attributes', ?1)", [attributes.keys().join(" ")])
             .map_err(failed)?;
-        connection.execute_batch("BEGIN").map_err(failed)?;
-        let mut unwritten = HashMap::new();
-        unwritten.insert(ROOT, (0, Box::default()));
+        let mut draft = Draft::begin(state, generation, connection, attributes)?;
+        draft.next_directory = ROOT + 1;
+        draft.unwritten.insert(ROOT, (0, Box::default()));
+        Ok(draft)
+    }
+
+    /// A draft on an open database with columns for these attributes.
+    fn begin(
+        state: &'a StateDir,
+        generation: u64,
+        connection: Connection,
+        attributes: AttributeSet,
+    ) -> Result<Draft<'a>, Error> {
+        let object = Part::Database.name(generation);
+        connection.execute_batch("BEGIN").map_err(|error| writing(&object, error))?;
         let attributes = attributes.without(Attribute::Type);
         Ok(Draft {
             state,
@@ -117,8 +129,8 @@ impl<'a> Draft<'a> {
             attributes,
             entry_sql: entry_sql(attributes),
             directory_sql: directory_sql(attributes),
-            next_directory: ROOT + 1,
-            unwritten,
+            next_directory: 0,
+            unwritten: HashMap::new(),
             numbers: HashMap::new(),
             entries: 0,
         })
@@ -145,21 +157,11 @@ impl<'a> Draft<'a> {
         let highest: i64 = connection
             .query_row("SELECT coalesce(max(id), 0) FROM directories", [], |row| row.get(0))
             .map_err(failed)?;
-        connection.execute_batch("BEGIN").map_err(failed)?;
-        let attributes = baseline.recorded_attributes().without(Attribute::Type);
-        Ok(Draft {
-            state,
-            object,
-            generation,
-            connection,
-            attributes,
-            entry_sql: entry_sql(attributes),
-            directory_sql: directory_sql(attributes),
-            next_directory: highest + 1,
-            unwritten: HashMap::new(),
-            numbers: HashMap::new(),
-            entries: manifest.entries,
-        })
+        let columns = baseline.recorded_attributes();
+        let mut draft = Draft::begin(state, generation, connection, columns)?;
+        draft.next_directory = highest + 1;
+        draft.entries = manifest.entries;
+        Ok(draft)
     }
 
     /// Writes what was found: added objects, and those that could not be examined.

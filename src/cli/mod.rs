@@ -150,7 +150,9 @@ fn written_well(written: io::Result<()>, what: &str) -> Result<(), Error> {
     match written {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Error::Other(format!("{what}: {error}; the result was not written"))),
+        Err(error) => Err(Error::Other(format!(
+            "{what}: {error}; the result was not written; make room there, or name another place"
+        ))),
     }
 }
 
@@ -300,9 +302,13 @@ fn baseline(global: &GlobalArguments, verb: BaselineVerb) -> Result<u8, Error> {
         }
         BaselineVerb::Export { format } => {
             let mut out = BufWriter::new(io::stdout().lock());
-            let mut unfit = 0;
+            let (mut written, mut unfit) = (0, 0);
             let exported = ops::history::export(&context, &mut |object| {
-                unfit += u64::from(!show::exported(&object, format, &mut out)?);
+                match show::exported(&object, format, &mut out)? {
+                    show::Exported::Written => written += 1,
+                    show::Exported::Unfit => unfit += 1,
+                    show::Exported::Without => {}
+                }
                 Ok(())
             });
             written_well(out.flush(), "standard output")?;
@@ -311,6 +317,11 @@ fn baseline(global: &GlobalArguments, verb: BaselineVerb) -> Result<u8, Error> {
                 term::say(&format!(
                     "fim: {unfit} names cannot stand in such a list and were left out; --format jsonl has them"
                 ));
+            }
+            if written == 0 {
+                term::say(
+                    "fim: nothing is recorded with such a digest; add it to a profile and run fim policy apply",
+                );
             }
         }
         BaselineVerb::History => {

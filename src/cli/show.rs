@@ -439,22 +439,33 @@ pub(super) fn history(generations: &[Generation], out: &mut dyn Write) -> io::Re
     Ok(())
 }
 
-/// One recorded object for `baseline export`; false if its name cannot stand in such a list.
+/// What became of an object that was to be exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exported {
+    /// It stands in the list.
+    Written,
+    /// It has no such digest: a directory, or a file of a rule that does not ask for it.
+    Without,
+    /// Its name cannot stand in such a list.
+    Unfit,
+}
+
+/// One recorded object for `baseline export`.
 pub(super) fn exported(
     object: &Object,
     format: ExportFormat,
     out: &mut dyn Write,
-) -> io::Result<bool> {
+) -> io::Result<Exported> {
     let attribute = match format {
-        ExportFormat::Jsonl => return object_json(object, out).map(|()| true),
+        ExportFormat::Jsonl => return object_json(object, out).map(|()| Exported::Written),
         ExportFormat::B3sum => Attribute::Content,
         ExportFormat::Sha256sum => Attribute::Sha256,
     };
     let digest = object.recorded.as_ref().and_then(|record| record.get(attribute));
-    let Some(Value::Bytes(digest)) = digest else { return Ok(true) };
+    let Some(Value::Bytes(digest)) = digest else { return Ok(Exported::Without) };
     // b3sum takes names that are not UTF-8 for others; sha256sum takes all.
     if format == ExportFormat::B3sum && std::str::from_utf8(&object.path).is_err() {
-        return Ok(false);
+        return Ok(Exported::Unfit);
     }
     let special: &[u8] = if format == ExportFormat::B3sum { b"\\\n" } else { b"\\\n\r" };
     if object.path.iter().any(|byte| special.contains(byte)) {
@@ -471,7 +482,7 @@ pub(super) fn exported(
         }
     }
     out.write_all(b"\n")?;
-    Ok(true)
+    Ok(Exported::Written)
 }
 
 fn object_json(object: &Object, out: &mut dyn Write) -> io::Result<()> {

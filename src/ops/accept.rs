@@ -263,7 +263,7 @@ impl Review {
                 for rule in rules {
                     if !self.report.rules.iter().any(|known| known.name == *rule) {
                         return Err(Error::Usage(format!(
-                            "--rule {}: the report has no rule of that name",
+                            "--rule {}: the report has no rule of that name; fim report show lists them",
                             name::escape(rule.as_bytes())
                         )));
                     }

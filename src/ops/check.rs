@@ -67,7 +67,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
             let meant = crate::model::diagnostic::suggest(rule, names);
             let meant = meant.map_or(String::new(), |meant| format!("; did you mean \"{meant}\"?"));
             return Err(Error::Usage(format!(
-                "--rule {}: no rule of that name is in force{meant}",
+                "--rule {}: no rule of that name is in force{meant}; fim policy show lists them",
                 name::escape(rule.as_bytes())
             )));
         }

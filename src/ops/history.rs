@@ -77,7 +77,7 @@ fn open(state: &StateDir, in_force: &Head, generation: u64) -> Result<Baseline, 
     };
     match state.open_file(&Part::Database.name(generation)) {
         Err(StateError::Missing(_)) => Err(Error::Usage(format!(
-            "generation {generation}: its database was pruned; only its manifest is left"
+            "generation {generation}: its database was pruned and only its manifest is left; name another of fim baseline history"
         ))),
         _ => Ok(baseline::open(state, sealed)?),
     }

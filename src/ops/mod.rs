@@ -304,9 +304,17 @@ fn fingerprint(given: &str) -> Result<String, Error> {
         return Ok(given.to_owned());
     }
     let path = Path::new(given);
-    let text = crate::policy::files::read_text(path)
-        .map_err(|cause| Error::Usage(format!("--trusted-key {}: {cause}", name::show(path))))?;
-    let key = crate::sign::key::PublicKey::from_openssh(&text)
-        .map_err(|cause| Error::Usage(format!("--trusted-key {}: {cause}", name::show(path))))?;
+    let text = crate::policy::files::read_text(path).map_err(|cause| {
+        Error::Usage(format!(
+            "--trusted-key {}: {cause}; give a fingerprint or a public key file",
+            name::show(path)
+        ))
+    })?;
+    let key = crate::sign::key::PublicKey::from_openssh(&text).map_err(|cause| {
+        Error::Usage(format!(
+            "--trusted-key {}: {cause}; give a fingerprint or a public key file",
+            name::show(path)
+        ))
+    })?;
     Ok(key.fingerprint())
 }

@@ -168,7 +168,9 @@ pub struct Signed {
 
 /// A public key from a file that somebody names.
 pub fn public_key(path: &Path) -> Result<PublicKey, Error> {
-    let wrong = |cause: String| Error::Usage(format!("--site-key {}: {cause}", name::show(path)));
+    let wrong = |cause: String| {
+        Error::Usage(format!("--site-key {}: {cause}; name a public key file", name::show(path)))
+    };
     let text = crate::policy::files::read_text(path).map_err(wrong)?;
     PublicKey::from_openssh(&text).map_err(|cause| wrong(cause.to_string()))
 }
