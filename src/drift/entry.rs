@@ -299,23 +299,24 @@ impl Examination<'_> {
         if let Some(row) = job.row {
             self.removed_below(&job.name, row, &job.ground, &job.focus, &mut task.findings)?;
         }
-        if let Some(rule) = job.rule {
-            let mut facts = Facts::new(job.stat);
-            if attributes.contains(Attribute::Mount) {
-                let name = job.place.file_system.name;
-                let shown = if job.place.is_mount_root { name } else { "" };
-                facts.mount = Some(shown.as_bytes().into());
-            }
-            let observation = Observation {
-                rule,
-                attributes,
-                facts: Some(facts),
-                trouble: None,
-                recorded: job.recorded,
-            };
-            self.judge(&job.name, Place::Own, observation, false, &mut task.findings);
-        }
+        self.seen_directory(&job, &mut task.findings);
         Ok(())
+    }
+
+    /// Judges a directory that is not opened, by what its parent saw of it.
+    pub(super) fn seen_directory(&self, job: &Job, findings: &mut Vec<Finding>) {
+        let Some(rule) = job.rule else { return };
+        let attributes = self.kept_attributes(rule, job);
+        let mut facts = Facts::new(job.stat);
+        if attributes.contains(Attribute::Mount) {
+            let name = job.place.file_system.name;
+            let shown = if job.place.is_mount_root { name } else { "" };
+            facts.mount = Some(shown.as_bytes().into());
+        }
+        let recorded = job.recorded.clone();
+        let facts = Some(facts);
+        let observation = Observation { rule, attributes, facts, trouble: None, recorded };
+        self.judge(&job.name, Place::Own, observation, false, findings);
     }
 
     /// Judges an entry, and notes what it means for its directory.

@@ -245,6 +245,13 @@ impl<'a> Examination<'a> {
         };
         let dir = match opened {
             Ok(dir) => dir,
+            // Nothing of it was to be read: what cannot be counted is all that is lost.
+            Err(_) if self.is_only_counted(&job) => {
+                let mut findings = Vec::new();
+                self.seen_directory(&job, &mut findings);
+                self.tell(findings);
+                return Ok(());
+            }
             Err(error) => return self.closed_directory(&job, &probe::cause(&error)),
         };
         let wants = self.input.selection.wants(&job.ground);
@@ -319,6 +326,14 @@ impl<'a> Examination<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Whether a directory is opened for no other reason than to count what its rule leaves out.
+    fn is_only_counted(&self, job: &Job) -> bool {
+        let attributes =
+            job.rule.map_or(AttributeSet::NONE, |rule| self.kept_attributes(rule, job));
+        self.input.selection.wants(&job.ground) == Wants::Count
+            && !probe::reads(attributes, ObjectType::Dir)
     }
 
     fn own_facts(

@@ -270,3 +270,22 @@ fn an_overlay_is_skipped_and_a_start_point_on_it_is_entered() {
         info srv: /srv/container/named lies on a file system of type overlay, which is skipped; a rule with a literal path on it would enter it
         info srv: /srv/container/root lies on a file system of type overlay, which is skipped; a rule with a literal path on it would enter it"#]]);
 }
+
+#[test]
+fn a_directory_that_is_only_counted_need_not_be_readable() {
+    if !can_be_nobody() {
+        return;
+    }
+    let host = Host::new().file("/closed/file", 0o644, "x").rule_with(
+        "top",
+        "dynamic",
+        "low",
+        &["/closed"],
+        "recurse = false",
+    );
+    host.write_policy();
+    host.give_away();
+    host.chmod("/closed", 0o300);
+    host.fim_as_nobody(["init", "--no-passphrase"]).exits(0);
+    host.fim_as_nobody(["check", "--format", "json"]).exits(0).coverage(expect![""]);
+}
