@@ -303,7 +303,7 @@ fn baseline(global: &GlobalArguments, verb: BaselineVerb) -> Result<u8, Error> {
         BaselineVerb::Export { format } => {
             let mut out = BufWriter::new(io::stdout().lock());
             let (mut written, mut unfit) = (0, 0);
-            let exported = ops::history::export(&context, &mut |object| {
+            let exported = ops::baseline::list(&context, None, &mut |object| {
                 match show::exported(&object, format, &mut out)? {
                     show::Exported::Written => written += 1,
                     show::Exported::Unfit => unfit += 1,

@@ -88,12 +88,11 @@ impl Examination<'_> {
         }
         let recorded = match &row {
             Row::None => None,
-            Row::Entry(recorded) => Some(recorded.clone()),
-            Row::Dir(dir) => dir.recorded.clone(),
+            Row::Entry(recorded) => Some(recorded),
+            Row::Dir(dir) => dir.recorded.as_ref(),
         };
-        let attributes = rule.map_or(AttributeSet::NONE, |rule| {
-            self.compared(rule, recorded.as_ref(), &visiting.place)
-        });
+        let attributes =
+            rule.map_or(AttributeSet::NONE, |rule| self.compared(rule, recorded, &visiting.place));
         let answer = match hint {
             // The directory is examined by its own job, when it is open.
             Hint::Dir => match crate::sys::stat::at(visiting.dir.fd(), name) {
@@ -103,7 +102,7 @@ impl Examination<'_> {
             Hint::File | Hint::Other | Hint::Unknown => {
                 let question = Question {
                     attributes: recorded_attributes(attributes),
-                    recorded: recorded.as_ref().and_then(Option::as_ref),
+                    recorded: recorded.and_then(Option::as_ref),
                     look: self.input.scope.look,
                 };
                 probe::probe(visiting.dir.fd(), name, hint, question, self.tools)
@@ -131,6 +130,11 @@ impl Examination<'_> {
                 &mut task.findings,
             )?;
         }
+        let recorded = match row {
+            Row::None => None,
+            Row::Entry(recorded) => Some(recorded),
+            Row::Dir(dir) => dir.recorded,
+        };
         match rule.filter(|rule| self.input.selection.admits(*rule, stat.object_type)) {
             Some(rule) => {
                 let Answer { facts, trouble } = answer;

@@ -1,7 +1,6 @@
 //! Generations side by side: history, differences, export, going back, pruning, bundles.
 
 use super::accept::Accepted;
-use super::baseline::Object;
 use super::force::{Force, Head, KeyDir};
 use super::generation::{self, Cause};
 use super::record::{self, Made};
@@ -285,25 +284,6 @@ pub fn prune(context: &Context, keep: u64) -> Result<Vec<u64>, Error> {
     Ok(pruned)
 }
 
-/// What an exported line looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Export {
-    /// Everything recorded, one JSON object a line.
-    JsonLines,
-    /// A list for `b3sum --check`.
-    B3sum,
-    /// A list for `sha256sum --check`.
-    Sha256sum,
-}
-
-/// Hands every recorded object of the generation in force to `each`.
-pub fn export(
-    context: &Context,
-    each: &mut dyn FnMut(Object) -> std::io::Result<()>,
-) -> Result<(), Error> {
-    super::baseline::list(context, None, each)
-}
-
 /// Packs what a check needs into a tar archive for the rescue disk: the generation in force, the
 /// manifests that lead to it, its policy, and the public halves of the keys. No secret is in it.
 pub fn bundle(context: &Context, file: &Path) -> Result<Vec<String>, Error> {
@@ -335,7 +315,7 @@ pub fn bundle(context: &Context, file: &Path) -> Result<Vec<String>, Error> {
         objects.extend([Part::Manifest.name(number), Part::Signature.name(number)]);
     }
     objects.push(Part::Manifest.name(head));
-    let dir = super::store::dir_name(&force.baseline.sealed().manifest.policy_blake3);
+    let dir = names::policy_dir(&force.baseline.sealed().manifest.policy_blake3);
     objects.push(format!("{dir}/{}", names::POLICY_MANIFEST));
     objects.push(format!("{dir}/{}", names::POLICY_SIGNATURE));
     objects.extend(force.bundle.files.keys().map(|file| format!("{dir}/{file}")));

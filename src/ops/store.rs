@@ -13,7 +13,9 @@ use crate::sign::sshsig::{self, Namespace};
 use crate::sign::trust::Trust;
 use crate::state::StateDir;
 use crate::state::error::StateError;
-use crate::state::names::{KEYS, POLICY, POLICY_MANIFEST, POLICY_SIGNATURE, Part, REPORTS};
+use crate::state::names::{
+    KEYS, POLICY, POLICY_MANIFEST, POLICY_SIGNATURE, Part, REPORTS, policy_dir,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest file of a policy's directory that is read.
@@ -100,7 +102,7 @@ impl Bundle {
     /// Writes the bundle with a signature made before.
     pub fn store_signed(&self, state: &StateDir, text: &str, signature: &str) -> Result<(), Error> {
         let digest = manifest::digest(text.as_bytes());
-        let dir = dir_name(&digest);
+        let dir = policy_dir(&digest);
         state.make_dir(POLICY)?;
         state.make_dir(&dir)?;
         for (file, content) in &self.files {
@@ -162,7 +164,7 @@ pub fn sweep(state: &StateDir) -> Result<(), Error> {
         if referred.contains(digest.as_bytes()) {
             continue;
         }
-        let dir = dir_name(digest.as_bytes());
+        let dir = policy_dir(digest.as_bytes());
         // Signed or not: no generation names it, so the writer that stored it was cut off.
         match state.list(&dir) {
             Ok(_) => state.remove_dir(&dir)?,
@@ -184,11 +186,6 @@ fn referred(state: &StateDir) -> Result<BTreeSet<[u8; 32]>, Error> {
     Ok(referred)
 }
 
-/// The directory of the policy with this digest.
-pub fn dir_name(digest: &[u8; 32]) -> String {
-    format!("{POLICY}/{}", crate::model::value::hex(digest))
-}
-
 fn broken(object: &str, cause: impl std::fmt::Display) -> Error {
     Error::Integrity(format!(
         "{}: {cause}; restore it from a copy",
@@ -208,7 +205,7 @@ fn policy_error(error: StateError) -> Error {
 
 /// Verifies the files of a policy by the digest that a chained manifest names.
 pub fn verify_files(state: &StateDir, digest: &[u8; 32]) -> Result<(), Error> {
-    let dir = dir_name(digest);
+    let dir = policy_dir(digest);
     let object = format!("{dir}/{POLICY_MANIFEST}");
     let text = state.read(&object, FILE_LIMIT).map_err(policy_error)?;
     if manifest::digest(&text) != *digest {
@@ -244,7 +241,7 @@ fn read_files(
 /// 3. It names the real signer.
 /// 4. Each file it names is there with its digest; no other file is read.
 pub fn load(state: &StateDir, digest: &[u8; 32], trust: &Trust) -> Result<Bundle, Error> {
-    let dir = dir_name(digest);
+    let dir = policy_dir(digest);
     let object = format!("{dir}/{POLICY_MANIFEST}");
     let signature_object = format!("{dir}/{POLICY_SIGNATURE}");
     let text = state.read(&object, FILE_LIMIT).map_err(policy_error)?;

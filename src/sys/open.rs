@@ -81,11 +81,6 @@ pub fn link_target(handle: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(rustix::fs::readlinkat(handle, c"", Vec::new())?.into_bytes())
 }
 
-/// The target of the link `name` below `dir`.
-pub fn link_target_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
-    Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
-}
-
 /// The path under which the kernel shows a descriptor.
 pub fn proc_path(fd: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd as _;
