@@ -131,6 +131,9 @@ pub struct Event {
     pub message: String,
     /// The generation in force.
     pub generation: u64,
+    /// Whether it went out without being in the journal, which could not be written; `seq` is 0 then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unjournaled: bool,
     /// The path concerned, escaped where `path_bytes` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -178,6 +181,7 @@ impl Event {
             severity,
             message,
             generation: 0,
+            unjournaled: false,
             path: None,
             path_bytes: None,
             rule: None,
