@@ -5,7 +5,9 @@
 
 pub mod email;
 pub mod file;
+pub mod ledger;
 pub mod outbox;
+pub mod pace;
 pub mod program;
 pub mod syslog;
 

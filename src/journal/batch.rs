@@ -14,8 +14,10 @@ const SCHEMA: &str = "
     CREATE TABLE events (seq INTEGER PRIMARY KEY, chain BLOB NOT NULL, event TEXT NOT NULL) STRICT;
     CREATE TABLE open_drift (
         path BLOB PRIMARY KEY, kind TEXT NOT NULL, rule TEXT NOT NULL, severity TEXT NOT NULL,
-        digest BLOB NOT NULL, first_seen TEXT NOT NULL, last_seen TEXT NOT NULL
+        digest BLOB NOT NULL, follows INTEGER NOT NULL, alert INTEGER NOT NULL,
+        first_seen TEXT NOT NULL, last_seen TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE sinks (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
 /// Events in the making. Dropped without [`Batch::commit`], nothing of them remains.
@@ -54,8 +56,18 @@ impl<'a> Batch<'a> {
         Ok(Batch { transaction, head, generation })
     }
 
-    /// Appends an event: gives it its number and its place in the chain.
-    pub fn append(&mut self, mut event: Event) -> Result<(), Error> {
+    /// Where the chain ends now.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The highest generation that any event told of.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Appends an event: gives it its number and its place in the chain, and returns it with both.
+    pub fn append(&mut self, mut event: Event) -> Result<Event, Error> {
         let seq = self.head.seq + 1;
         event.seq = seq;
         event.chain = String::new();
@@ -69,7 +81,8 @@ impl<'a> Batch<'a> {
             .execute((row, &chain.0, text))?;
         self.head = Head { seq, chain };
         self.generation = self.generation.max(event.generation);
-        Ok(())
+        event.chain = chain.short();
+        Ok(event)
     }
 
     /// Notes that what is open is now what this complete check says.
@@ -84,18 +97,18 @@ impl<'a> Batch<'a> {
         &mut self,
         max_bytes: u64,
         tell: impl FnOnce(&Dropped) -> Event,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Event>, Error> {
         let used = self.used_bytes()?;
         let start = chain::checkpoint(&self.transaction)?;
         let records = self.head.seq.saturating_sub(start.seq);
         if used <= max_bytes || records < 2 {
-            return Ok(());
+            return Ok(None);
         }
         // Down to three quarters, so that it is not done again by the next command.
         let kept = u128::from(records) * u128::from(max_bytes) * 3 / (u128::from(used) * 4);
         let kept = u64::try_from(kept).unwrap_or(records).clamp(1, records - 1);
         let last = self.head.seq - kept;
-        let Ok(row) = i64::try_from(last) else { return Ok(()) };
+        let Ok(row) = i64::try_from(last) else { return Ok(None) };
         let stored: Option<Vec<u8>> = self
             .transaction
             .query_row("SELECT chain FROM events WHERE seq = ?1", [row], |row| row.get(0))
@@ -114,7 +127,7 @@ impl<'a> Batch<'a> {
         self.transaction.execute("DELETE FROM events WHERE seq <= ?1", [row])?;
         let checkpoint = Checkpoint { seq: last, chain };
         set_note(&self.transaction, "checkpoint", &checkpoint.text())?;
-        self.append(tell(&dropped))
+        self.append(tell(&dropped)).map(Some)
     }
 
     /// Brings everything to disk.

@@ -1,24 +1,28 @@
-//! Open drift: what the last checks found and nobody accepted or undid. A memory of what was told,
-//! never an input to a comparison.
+//! Open drift: what examinations found and nobody accepted or undid, and which event told it. A memory
+//! of what was told, never an input to a comparison.
 
 use super::batch::Batch;
 use super::{Error, Journal};
 use crate::model::event::Kind;
 use crate::model::severity::Severity;
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 use std::collections::BTreeMap;
 
-/// An object that differs from the baseline, as it was last seen.
+/// An object that differs from the baseline, or could not be examined, as it was last told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {
-    /// Whether it was added, removed or changed.
+    /// Whether it was added, removed or changed; `Unstable` or `Degraded` if it could not be examined.
     pub kind: Kind,
     /// The rule that covers it.
     pub rule: String,
     /// That rule's severity.
     pub severity: Severity,
-    /// Digest of the difference.
+    /// Digest of the difference that was told last.
     pub digest: [u8; 32],
+    /// Whether all of it only follows from entries below, which are told themselves.
+    pub follows: bool,
+    /// The event by which the daemon told it; 0 if only a report did.
+    pub alert: u64,
     /// When it was first seen: RFC 3339.
     pub first_seen: String,
     /// When it was last seen.
@@ -28,33 +32,85 @@ pub struct Open {
 /// Open drift by path.
 pub type OpenDrift = BTreeMap<Vec<u8>, Open>;
 
+/// How many rows of open drift are read at once.
+const PAGE: i64 = 1024;
+
+const COLUMNS: &str = "path, kind, rule, severity, digest, follows, alert, first_seen, last_seen";
+
 impl Journal {
     /// What is open.
     pub fn open_drift(&self) -> Result<OpenDrift, Error> {
-        open_drift(&self.connection)
+        let mut drift = OpenDrift::new();
+        each_open(&self.connection, |path, open| {
+            drift.insert(path, open);
+            Ok(())
+        })?;
+        Ok(drift)
+    }
+
+    /// Hands all that is open to `each`, by path.
+    pub fn each_open(&self, mut each: impl FnMut(Vec<u8>, Open)) -> Result<(), Error> {
+        each_open(&self.connection, |path, open| {
+            each(path, open);
+            Ok(())
+        })
     }
 }
 
 impl Batch<'_> {
-    /// What is open.
-    pub fn open_drift(&self) -> Result<OpenDrift, Error> {
-        open_drift(&self.transaction)
+    /// What is open at a path.
+    pub fn open_at(&self, path: &[u8]) -> Result<Option<Open>, Error> {
+        let mut statement = self
+            .transaction
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM open_drift WHERE path = ?1"))?;
+        let mut rows = statement.query([path])?;
+        rows.next()?.map(read).transpose().map(|row| row.map(|(_, open)| open))
+    }
+
+    /// Hands all that is open to `each`, by path, without holding it in memory.
+    pub fn each_open(
+        &self,
+        each: impl FnMut(Vec<u8>, Open) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        each_open(&self.transaction, each)
+    }
+
+    /// Whether something that is open in a directory was added to it, removed from it, or may have
+    /// been put in the place of another.
+    pub fn is_disturbed(&self, dir: &[u8]) -> Result<bool, Error> {
+        let first = crate::model::name::join(dir, b"");
+        let mut last = first.clone();
+        // The byte after a slash: all that lies below sorts before it.
+        if let Some(byte) = last.last_mut() {
+            *byte += 1;
+        }
+        let mut statement = self.transaction.prepare_cached(
+            "SELECT path FROM open_drift WHERE path > ?1 AND path < ?2 AND kind IN ('added', 'removed', 'changed') AND NOT follows",
+        )?;
+        let mut rows = statement.query((&first, &last))?;
+        while let Some(row) = rows.next()? {
+            let path: Vec<u8> = row.get(0)?;
+            if !path[first.len()..].contains(&b'/') {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Opens drift, or says that it was seen again.
     pub fn put_open(&mut self, path: &[u8], open: &Open) -> Result<(), Error> {
         self.transaction
-            .prepare_cached(
-                "INSERT OR REPLACE INTO open_drift
-                 (path, kind, rule, severity, digest, first_seen, last_seen)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
+            .prepare_cached(&format!(
+                "INSERT OR REPLACE INTO open_drift ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+            ))?
             .execute((
                 path,
                 open.kind.word(),
                 &open.rule,
                 open.severity.word(),
                 &open.digest,
+                open.follows,
+                i64::try_from(open.alert).unwrap_or(i64::MAX),
                 &open.first_seen,
                 &open.last_seen,
             ))?;
@@ -70,26 +126,44 @@ impl Batch<'_> {
     }
 }
 
-fn open_drift(connection: &Connection) -> Result<OpenDrift, Error> {
-    let mut statement = connection.prepare_cached(
-        "SELECT path, kind, rule, severity, digest, first_seen, last_seen FROM open_drift",
-    )?;
-    let mut rows = statement.query([])?;
-    let mut drift = OpenDrift::new();
-    let odd = || Error::Damaged("its open drift holds what is none".to_owned());
-    while let Some(row) = rows.next()? {
-        let kind: String = row.get(1)?;
-        let severity: String = row.get(3)?;
-        let digest: Vec<u8> = row.get(4)?;
-        let open = Open {
-            kind: Kind::from_word(&kind).ok_or_else(odd)?,
-            rule: row.get(2)?,
-            severity: Severity::from_word(&severity).ok_or_else(odd)?,
-            digest: digest.try_into().map_err(|_| odd())?,
-            first_seen: row.get(5)?,
-            last_seen: row.get(6)?,
-        };
-        drift.insert(row.get(0)?, open);
+fn each_open(
+    connection: &Connection,
+    mut each: impl FnMut(Vec<u8>, Open) -> Result<(), Error>,
+) -> Result<(), Error> {
+    // In pages, because what is done with a row may write to the table.
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM open_drift WHERE ?1 IS NULL OR path > ?1 ORDER BY path LIMIT ?2"
+        ))?;
+        let mut rows = statement.query((&after, PAGE))?;
+        let mut page = Vec::new();
+        while let Some(row) = rows.next()? {
+            page.push(read(row)?);
+        }
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for (path, open) in page {
+            each(path, open)?;
+        }
     }
-    Ok(drift)
+}
+
+fn read(row: &Row<'_>) -> Result<(Vec<u8>, Open), Error> {
+    let odd = || Error::Damaged("its open drift holds what is none".to_owned());
+    let kind: String = row.get(1)?;
+    let severity: String = row.get(3)?;
+    let digest: Vec<u8> = row.get(4)?;
+    let alert: i64 = row.get(6)?;
+    let open = Open {
+        kind: Kind::from_word(&kind).ok_or_else(odd)?,
+        rule: row.get(2)?,
+        severity: Severity::from_word(&severity).ok_or_else(odd)?,
+        digest: digest.try_into().map_err(|_| odd())?,
+        follows: row.get(5)?,
+        alert: u64::try_from(alert).map_err(|_| odd())?,
+        first_seen: row.get(7)?,
+        last_seen: row.get(8)?,
+    };
+    Ok((row.get(0)?, open))
 }

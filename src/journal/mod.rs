@@ -5,8 +5,8 @@
 //! and that text, so that none can be changed, left out or moved without all that follow. What was
 //! sent elsewhere with its `seq` and `chain` vouches for all before it.
 //!
-//! `chain.rs` verifies, `batch.rs` writes, `drift.rs` has what is open, `against.rs` compares with a
-//! log kept elsewhere. A journal that is damaged never stops its caller: it is set aside and a new
+//! `chain.rs` verifies, `batch.rs` writes, `drift.rs` has what is open, `position.rs` how far each sink
+//! is, `against.rs` compares with a log kept elsewhere. A journal that is damaged never stops its caller: it is set aside and a new
 //! one begins.
 
 pub mod against;
@@ -14,6 +14,7 @@ pub mod batch;
 pub mod chain;
 pub mod drift;
 pub mod filter;
+pub mod position;
 
 use crate::model::event::Event;
 use crate::state::StateDir;
@@ -219,6 +220,27 @@ impl Journal {
                 }
             }
         }
+    }
+
+    /// The events after a number, oldest first, at most so many; what is no event is left out. With
+    /// them the number of the last record that was looked at, from which to go on.
+    pub fn events_after(&self, seq: u64, limit: usize) -> Result<(Vec<Event>, u64), Error> {
+        let after = i64::try_from(seq).unwrap_or(i64::MAX);
+        let mut last = seq;
+        let mut events = Vec::new();
+        for row in page(&self.connection, after)?.into_iter().take(limit) {
+            last = u64::try_from(row.seq).unwrap_or(last);
+            if let Ok(mut event) = serde_json::from_str::<Event>(&row.event) {
+                event.chain = row.chain.map_or_else(String::new, |chain| chain.short());
+                events.push(event);
+            }
+        }
+        Ok((events, last))
+    }
+
+    /// The number of the last record that was dropped to keep the journal's size; 0 if none was.
+    pub fn dropped_up_to(&self) -> Result<u64, Error> {
+        Ok(chain::checkpoint(&self.connection)?.seq)
     }
 
     /// The tail of the chain, as a cheap sign of health.

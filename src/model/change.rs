@@ -139,6 +139,24 @@ pub struct Unexamined {
     pub object_type: Option<ObjectType>,
 }
 
+/// How the causes of objects that did not hold still begin.
+pub const UNSTABLE: &str = "unstable: ";
+
+/// The cause of an object that was there and is gone.
+pub const VANISHED: &str = "vanished while it was examined";
+
+impl Unexamined {
+    /// Whether it did not hold still.
+    pub fn is_unstable(&self) -> bool {
+        self.cause.starts_with(UNSTABLE)
+    }
+
+    /// Whether it went away meanwhile.
+    pub fn is_vanished(&self) -> bool {
+        self.cause == VANISHED
+    }
+}
+
 /// A gap, or a limit, in what the policy covers on this host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {

@@ -5,6 +5,7 @@
 //! them.
 
 pub mod accept;
+pub mod alerts;
 pub mod apply;
 pub mod baseline;
 pub mod check;

@@ -3,63 +3,21 @@
 //! A journal that cannot be written never fails the command: that is told, and the command's own
 //! result stands. One that is damaged is set aside, and the first record of the new one says so.
 
+use super::alerts::{self, Stamp};
 use super::force::Force;
 use super::{Context, people};
+use crate::alert::ledger::{self, Teller};
 use crate::config::Config;
-use crate::journal::batch::{Batch, Dropped};
-use crate::journal::drift::Open;
-use crate::journal::{self, Journal, Origin, chain};
-use crate::model::clock::rfc3339;
+use crate::journal::batch::Batch;
+use crate::journal::{self, Journal, Origin};
 use crate::model::event::{Event, Kind};
 use crate::model::name;
 use crate::model::severity::Severity;
 use crate::model::value::hex;
-use crate::report::{ChangeEntry, ChangeKind, Report};
+use crate::report::Report;
 use crate::state::StateDir;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// What all events of one command have.
-#[derive(Clone, Debug)]
-struct Stamp {
-    time: String,
-    host: String,
-    generation: u64,
-    /// Bytes that the journal may take.
-    max_bytes: u64,
-}
-
-impl Stamp {
-    fn new(context: &Context, host: &str, generation: u64, config: &Config) -> Stamp {
-        Stamp {
-            time: rfc3339(context.clock.now()),
-            host: host.to_owned(),
-            generation,
-            max_bytes: config.journal.max_size_bytes,
-        }
-    }
-
-    fn event(&self, kind: Kind, severity: Severity, message: String) -> Event {
-        let mut event = Event::new(kind, severity, message);
-        event.time.clone_from(&self.time);
-        event.host.clone_from(&self.host);
-        event.generation = self.generation;
-        event
-    }
-
-    fn dropped(&self, dropped: &Dropped) -> Event {
-        let message = format!(
-            "{} records up to number {} were dropped to keep the size of the journal",
-            dropped.count, dropped.seq
-        );
-        let mut event = self.event(Kind::Summary, Severity::Info, message);
-        event.reason = Some(chain::RETENTION.to_owned());
-        event.from.clone_from(&dropped.from);
-        event.to.clone_from(&dropped.to);
-        event.digest = Some(dropped.chain.clone());
-        event
-    }
-}
 
 /// A generation that came into force.
 #[derive(Clone, Debug)]
@@ -86,7 +44,7 @@ pub struct Made<'a> {
 
 /// Records that a generation came into force.
 pub fn made(context: &Context, state: &StateDir, made: &Made<'_>) {
-    let stamp = Stamp::new(context, made.host, made.generation, made.config);
+    let stamp = Stamp::new(context.clock.now(), made.host, made.generation, made.config);
     let who = who();
     let message = format!("generation {} is in force: {}, by {who}", made.generation, made.what);
     let mut event = stamp.event(made.kind, Severity::Info, message);
@@ -98,7 +56,7 @@ pub fn made(context: &Context, state: &StateDir, made: &Made<'_>) {
         for path in &made.closed {
             batch.close(path)?;
         }
-        batch.append(event.clone())
+        batch.append(event.clone()).map(|_| ())
     });
 }
 
@@ -111,46 +69,38 @@ pub fn checked(
     report: &Report,
     differing: &[(Vec<u8>, String)],
 ) {
-    let stamp = Stamp::new(context, force.host(), force.baseline.generation(), &force.config);
+    let generation = force.baseline.generation();
+    let stamp = Stamp::new(context.clock.now(), force.host(), generation, &force.config);
+    // Beside a daemon, that delivers what is told here.
+    let is_watched = state.watch_holder().is_ok_and(|holder| holder.is_some());
+    let teller = if is_watched { Teller::Alert } else { Teller::Report };
     write(context, state, &stamp, true, &|batch| {
         for (path, text) in differing {
             let message = format!("{}: {text}", name::escape(path));
             let event = stamp.event(Kind::SourceDiffers, Severity::Critical, message).about(path);
             batch.append(of_report(event, report))?;
         }
-        drift(batch, &stamp, report)?;
+        drift(batch, &stamp, report, teller)?;
         if !report.scope.is_limited() {
             batch.set_complete_check(&report.id)?;
         }
-        batch.append(done(&stamp, report))
+        batch.append(done(&stamp, report)).map(|_| ())
     });
 }
 
 /// Tells what is not open yet, and closes what is open and was not found.
-fn drift(batch: &mut Batch<'_>, stamp: &Stamp, report: &Report) -> Result<(), journal::Error> {
-    let open = batch.open_drift()?;
+fn drift(
+    batch: &mut Batch<'_>,
+    stamp: &Stamp,
+    report: &Report,
+    teller: Teller,
+) -> Result<(), journal::Error> {
     let mut found = BTreeSet::new();
     for change in &report.changes {
-        let path = change.path_bytes().into_owned();
-        let digest = difference(change);
-        let known = open.get(&path);
-        if known.is_none_or(|known| known.digest != digest) {
-            batch.append(of_report(changed(stamp, change, &path), report))?;
-        }
-        let first_seen =
-            known.map_or_else(|| change.first_seen.clone(), |known| known.first_seen.clone());
-        batch.put_open(
-            &path,
-            &Open {
-                kind: kind(change.kind),
-                rule: change.rule.clone(),
-                severity: change.severity,
-                digest,
-                first_seen,
-                last_seen: report.started.clone(),
-            },
-        )?;
-        found.insert(path);
+        let mut sighting = alerts::of_change(stamp, change);
+        sighting.event.report = Some(report.id.clone());
+        found.insert(sighting.path.clone());
+        ledger::take(batch, sighting, teller, true, None)?;
     }
     let unexamined: BTreeSet<Vec<u8>> =
         report.errors.iter().map(|error| error.path_bytes().into_owned()).collect();
@@ -161,59 +111,24 @@ fn drift(batch: &mut Batch<'_>, stamp: &Stamp, report: &Report) -> Result<(), jo
     let scope: Vec<_> = report.scope.paths.iter().map(|path| path.bytes()).collect();
     let is_in_scope =
         |path: &[u8]| scope.is_empty() || scope.iter().any(|top| name::is_below(path, top));
-    for (path, was) in open {
+    let mut over = Vec::new();
+    batch.each_open(|path, open| {
         // What could not be examined is neither resolved nor seen.
-        if found.contains(&path) || !is_in_scope(&path) || is_unexamined(&path) {
-            continue;
+        if !found.contains(&path) && is_in_scope(&path) && !is_unexamined(&path) {
+            over.push((path, open));
         }
-        let message =
-            format!("{} is as recorded again, or not covered any more", name::escape(&path));
-        let mut event = stamp.event(Kind::Resolved, was.severity, message).about(&path);
-        event.rule = Some(was.rule);
-        event.from = Some(was.first_seen);
-        batch.append(of_report(event, report))?;
-        batch.close(&path)?;
+        Ok(())
+    })?;
+    for (path, open) in over {
+        ledger::resolve(batch, &path, &open, |was| {
+            of_report(stamp.resolved(&path, &was.rule, was.severity, &was.first_seen), report)
+        })?;
     }
     Ok(())
 }
 
 fn of_report(mut event: Event, report: &Report) -> Event {
     event.report = Some(report.id.clone());
-    event
-}
-
-fn kind(kind: ChangeKind) -> Kind {
-    match kind {
-        ChangeKind::Added => Kind::Added,
-        ChangeKind::Removed => Kind::Removed,
-        ChangeKind::Changed => Kind::Changed,
-    }
-}
-
-/// What tells one difference of an object from another.
-fn difference(change: &ChangeEntry) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    serde_json::to_writer(&mut hasher, &(change.kind, &change.attributes))
-        .expect("hashing does not fail, and every difference has a JSON form");
-    *hasher.finalize().as_bytes()
-}
-
-fn changed(stamp: &Stamp, change: &ChangeEntry, path: &[u8]) -> Event {
-    let shown = name::escape(path);
-    let message = match change.kind {
-        ChangeKind::Added => format!("{shown} was added"),
-        ChangeKind::Removed => format!("{shown} was removed"),
-        ChangeKind::Changed => {
-            let names: Vec<_> = change.attributes.iter().map(|entry| entry.name.as_str()).collect();
-            format!("{shown} changed: {}", names.join(", "))
-        }
-    };
-    let mut event = stamp.event(kind(change.kind), change.severity, message).about(path);
-    event.rule = Some(change.rule.clone());
-    event.attributes = Some(
-        serde_json::to_value(&change.attributes)
-            .expect("every difference of a report has a JSON form"),
-    );
     event
 }
 

@@ -7,6 +7,7 @@
 use super::Tools;
 use super::digest::{self, Extent};
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
+use crate::model::change::{UNSTABLE, VANISHED};
 use crate::model::clock;
 use crate::model::facts::{Digests, Facts, ObjectType, Stat};
 use crate::model::record::Record;
@@ -58,11 +59,11 @@ impl Answer {
 
 /// The error for an object that is another one than a moment ago.
 pub(crate) fn moved() -> io::Error {
-    io::Error::other("unstable: replaced while it was examined")
+    io::Error::other(format!("{UNSTABLE}replaced while it was examined"))
 }
 
 fn unstable() -> io::Error {
-    io::Error::other("unstable: does not hold still")
+    io::Error::other(format!("{UNSTABLE}does not hold still"))
 }
 
 /// Whether an error says that the object did not hold still: one of those made above, which alone
@@ -75,8 +76,8 @@ pub(crate) fn is_unstable(error: &io::Error) -> bool {
 pub fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut => "takes longer than max-object-time".to_owned(),
-        io::ErrorKind::NotFound => "vanished while it was examined".to_owned(),
-        io::ErrorKind::UnexpectedEof => "unstable: shrank while it was read".to_owned(),
+        io::ErrorKind::NotFound => VANISHED.to_owned(),
+        io::ErrorKind::UnexpectedEof => format!("{UNSTABLE}shrank while it was read"),
         _ => open::plain_cause(error),
     }
 }

@@ -1,0 +1,197 @@
+//! Events about objects: what a finding, or a change of a report, becomes on its way to the ledger.
+
+use crate::alert::ledger::Sighting;
+use crate::config::Config;
+use crate::journal::batch::Dropped;
+use crate::journal::chain;
+use crate::model::change::{Change, Finding, Place, What};
+use crate::model::clock::rfc3339;
+use crate::model::event::{Event, Kind};
+use crate::model::name;
+use crate::model::severity::Severity;
+use crate::policy::Rule;
+use crate::policy::selection::Selection;
+use crate::report::{AttributeEntry, AttributeValue, ChangeEntry, ChangeKind, build};
+use chrono::{DateTime, Utc};
+use std::fmt::Write as _;
+
+/// Values that are longer stand in a message by their attribute's name only.
+const SHORT_VALUE: usize = 40;
+
+/// What all events of one moment have.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// When: RFC 3339.
+    pub time: String,
+    /// The host of the baseline.
+    pub host: String,
+    /// The generation in force.
+    pub generation: u64,
+    /// Bytes that the journal may take.
+    pub max_bytes: u64,
+}
+
+impl Stamp {
+    /// The stamp of a moment.
+    pub fn new(now: DateTime<Utc>, host: &str, generation: u64, config: &Config) -> Stamp {
+        Stamp {
+            time: rfc3339(now),
+            host: host.to_owned(),
+            generation,
+            max_bytes: config.journal.max_size_bytes,
+        }
+    }
+
+    /// An event of this moment.
+    pub fn event(&self, kind: Kind, severity: Severity, message: String) -> Event {
+        let mut event = Event::new(kind, severity, message);
+        event.time.clone_from(&self.time);
+        event.host.clone_from(&self.host);
+        event.generation = self.generation;
+        event
+    }
+
+    /// The event that keeps a shortened journal verifiable.
+    pub fn dropped(&self, dropped: &Dropped) -> Event {
+        let message = format!(
+            "{} records up to number {} were dropped to keep the size of the journal",
+            dropped.count, dropped.seq
+        );
+        let mut event = self.event(Kind::Summary, Severity::Info, message);
+        event.reason = Some(chain::RETENTION.to_owned());
+        event.from.clone_from(&dropped.from);
+        event.to.clone_from(&dropped.to);
+        event.digest = Some(dropped.chain.clone());
+        event
+    }
+
+    /// An object that is open is so no more.
+    pub fn resolved(&self, path: &[u8], rule: &str, severity: Severity, since: &str) -> Event {
+        let message =
+            format!("{} is as recorded again, or not covered any more", name::escape(path));
+        let mut event = self.event(Kind::Resolved, severity, message).about(path);
+        event.rule = Some(rule.to_owned());
+        event.from = Some(since.to_owned());
+        event
+    }
+}
+
+/// What the ledger is told of a finding; `None` for what is no drift.
+///
+/// An object that vanished while it was examined is none either: whoever looked looks again.
+pub fn of_finding(
+    stamp: &Stamp,
+    finding: &Finding,
+    rules: &[Rule],
+    selection: &Selection,
+) -> Option<Sighting> {
+    let rule = &rules[finding.rule.get()];
+    let path = finding.path();
+    match &finding.what {
+        What::Change(change) => {
+            // What is recorded besides what the rule asks for is nobody's business.
+            let kept = selection.attributes(finding.rule);
+            let shown = match change {
+                Change::Added { observed } => &Change::Added { observed: observed.restricted(kept) },
+                Change::Removed { recorded: Some(recorded) } => {
+                    &Change::Removed { recorded: Some(recorded.restricted(kept)) }
+                }
+                Change::Removed { recorded: None } | Change::Changed { .. } => change,
+            };
+            let may_follow = match change {
+                Change::Changed { differences, .. } => {
+                    finding.place == Place::Own
+                        && !differences.is_empty()
+                        && differences.iter().all(|d| d.attribute.row().follows)
+                }
+                Change::Added { .. } | Change::Removed { .. } => false,
+            };
+            let (kind, entries) = (build::kind(shown), build::attributes(shown));
+            let mut sighting = sighting(stamp, kind, entries, (&rule.name, rule.severity), path);
+            sighting.may_follow = may_follow;
+            Some(sighting)
+        }
+        What::Unexamined(unexamined) if unexamined.is_vanished() => None,
+        What::Unexamined(unexamined) => {
+            let shown = name::escape(&path);
+            let kind = if unexamined.is_unstable() { Kind::Unstable } else { Kind::Degraded };
+            let message = format!("{shown} could not be examined: {}", unexamined.cause);
+            let digest = *blake3::hash(unexamined.cause.as_bytes()).as_bytes();
+            let mut event = stamp.event(kind, rule.severity, message).about(&path);
+            event.rule = Some(rule.name.clone());
+            event.reason = Some(unexamined.cause.clone());
+            Some(Sighting { path, digest, follows: false, may_follow: false, event })
+        }
+        What::Equal { .. } | What::Rotated { .. } => None,
+    }
+}
+
+/// What the ledger is told of a change in a report.
+pub fn of_change(stamp: &Stamp, change: &ChangeEntry) -> Sighting {
+    let rule = (change.rule.as_str(), change.severity);
+    let entries = change.attributes.clone();
+    let path = change.path_bytes().into_owned();
+    let mut sighting = sighting(stamp, change.kind, entries, rule, path);
+    sighting.event.from = Some(change.first_seen.clone());
+    sighting
+}
+
+fn sighting(
+    stamp: &Stamp,
+    kind: ChangeKind,
+    attributes: Vec<AttributeEntry>,
+    (rule, severity): (&str, Severity),
+    path: Vec<u8>,
+) -> Sighting {
+    let shown = name::escape(&path);
+    let (kind, message) = match kind {
+        ChangeKind::Added => (Kind::Added, format!("{shown} was added")),
+        ChangeKind::Removed => (Kind::Removed, format!("{shown} was removed")),
+        ChangeKind::Changed => {
+            (Kind::Changed, format!("{shown} changed: {}", differences(&attributes)))
+        }
+    };
+    let follows = !attributes.is_empty() && attributes.iter().all(|entry| entry.follows);
+    let mut event = stamp.event(kind, severity, message).about(&path);
+    event.rule = Some(rule.to_owned());
+    event.attributes = Some(
+        serde_json::to_value(&attributes).expect("every difference of a report has a JSON form"),
+    );
+    let digest = difference(kind, &attributes);
+    Sighting { path, digest, follows, may_follow: false, event }
+}
+
+/// What tells one difference of an object from another; whether it follows from others does not.
+fn difference(kind: Kind, attributes: &[AttributeEntry]) -> [u8; 32] {
+    let plain: Vec<AttributeEntry> =
+        attributes.iter().map(|entry| AttributeEntry { follows: false, ..entry.clone() }).collect();
+    let mut hasher = blake3::Hasher::new();
+    serde_json::to_writer(&mut hasher, &(kind, &plain))
+        .expect("hashing does not fail, and every difference has a JSON form");
+    *hasher.finalize().as_bytes()
+}
+
+/// What differs, in words: values that say something to people, names of the others.
+fn differences(attributes: &[AttributeEntry]) -> String {
+    let mut text = String::new();
+    for entry in attributes {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(&entry.name);
+        if let (Some(old), Some(new)) = (value(entry.old.as_ref()), value(entry.new.as_ref())) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, " {old} -> {new}");
+        }
+    }
+    text
+}
+
+fn value(value: Option<&AttributeValue>) -> Option<String> {
+    match value? {
+        AttributeValue::None => Some("none".to_owned()),
+        AttributeValue::Number(number) => Some(number.to_string()),
+        AttributeValue::Text(text) if text.is_empty() || text.len() > SHORT_VALUE => None,
+        AttributeValue::Text(text) => Some(name::escape(text.as_bytes())),
+    }
+}
