@@ -183,6 +183,13 @@ impl Default for Sink {
     }
 }
 
+impl Sink {
+    /// stub
+    pub fn label(&self) -> String {
+        self.kind.word().to_owned()
+    }
+}
+
 impl SinkKind {
     /// The word that names the type.
     pub fn word(&self) -> &'static str {

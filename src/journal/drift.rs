@@ -48,6 +48,11 @@ impl Journal {
         Ok(drift)
     }
 
+    /// What is open at a path.
+    pub fn open_at(&self, path: &[u8]) -> Result<Option<Open>, Error> {
+        open_at(&self.connection, path)
+    }
+
     /// Hands all that is open to `each`, by path.
     pub fn each_open(&self, mut each: impl FnMut(Vec<u8>, Open)) -> Result<(), Error> {
         each_open(&self.connection, |path, open| {
@@ -60,11 +65,24 @@ impl Journal {
 impl Batch<'_> {
     /// What is open at a path.
     pub fn open_at(&self, path: &[u8]) -> Result<Option<Open>, Error> {
-        let mut statement = self
-            .transaction
-            .prepare_cached(&format!("SELECT {COLUMNS} FROM open_drift WHERE path = ?1"))?;
-        let mut rows = statement.query([path])?;
-        rows.next()?.map(read).transpose().map(|row| row.map(|(_, open)| open))
+        open_at(&self.transaction, path)
+    }
+
+    /// What is open at a path and below it, by path.
+    pub fn open_below(&self, top: &[u8]) -> Result<Vec<(Vec<u8>, Open)>, Error> {
+        let mut found = Vec::new();
+        if let Some(open) = self.open_at(top)? {
+            found.push((top.to_vec(), open));
+        }
+        let (first, last) = below(top);
+        let mut statement = self.transaction.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM open_drift WHERE path > ?1 AND path < ?2 ORDER BY path"
+        ))?;
+        let mut rows = statement.query((&first, &last))?;
+        while let Some(row) = rows.next()? {
+            found.push(read(row)?);
+        }
+        Ok(found)
     }
 
     /// Hands all that is open to `each`, by path, without holding it in memory.
@@ -75,17 +93,12 @@ impl Batch<'_> {
         each_open(&self.transaction, each)
     }
 
-    /// Whether something that is open in a directory was added to it, removed from it, or may have
-    /// been put in the place of another.
+    /// Whether something that is open in a directory was added to it or removed from it.
     pub fn is_disturbed(&self, dir: &[u8]) -> Result<bool, Error> {
-        let first = crate::model::name::join(dir, b"");
-        let mut last = first.clone();
-        // The byte after a slash: all that lies below sorts before it.
-        if let Some(byte) = last.last_mut() {
-            *byte += 1;
-        }
+        let (first, last) = below(dir);
         let mut statement = self.transaction.prepare_cached(
-            "SELECT path FROM open_drift WHERE path > ?1 AND path < ?2 AND kind IN ('added', 'removed', 'changed') AND NOT follows",
+            "SELECT path FROM open_drift
+             WHERE path > ?1 AND path < ?2 AND kind IN ('added', 'removed')",
         )?;
         let mut rows = statement.query((&first, &last))?;
         while let Some(row) = rows.next()? {
@@ -124,6 +137,23 @@ impl Batch<'_> {
             .execute([path])?;
         Ok(())
     }
+}
+
+/// Between which bytes the paths below a directory lie.
+fn below(dir: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let mut first = dir.strip_suffix(b"/").unwrap_or(dir).to_vec();
+    let mut last = first.clone();
+    first.push(b'/');
+    // The byte after a slash.
+    last.push(b'/' + 1);
+    (first, last)
+}
+
+fn open_at(connection: &Connection, path: &[u8]) -> Result<Option<Open>, Error> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM open_drift WHERE path = ?1"))?;
+    let mut rows = statement.query([path])?;
+    rows.next()?.map(read).transpose().map(|row| row.map(|(_, open)| open))
 }
 
 fn each_open(

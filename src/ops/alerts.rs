@@ -1,80 +1,18 @@
 //! Events about objects: what a finding, or a change of a report, becomes on its way to the ledger.
 
 use crate::alert::ledger::Sighting;
-use crate::config::Config;
-use crate::journal::batch::Dropped;
-use crate::journal::chain;
+use crate::alert::stamp::Stamp;
 use crate::model::change::{Change, Finding, Place, What};
-use crate::model::clock::rfc3339;
-use crate::model::event::{Event, Kind};
+use crate::model::event::Kind;
 use crate::model::name;
 use crate::model::severity::Severity;
 use crate::policy::Rule;
 use crate::policy::selection::Selection;
 use crate::report::{AttributeEntry, AttributeValue, ChangeEntry, ChangeKind, build};
-use chrono::{DateTime, Utc};
 use std::fmt::Write as _;
 
 /// Values that are longer stand in a message by their attribute's name only.
 const SHORT_VALUE: usize = 40;
-
-/// What all events of one moment have.
-#[derive(Clone, Debug)]
-pub struct Stamp {
-    /// When: RFC 3339.
-    pub time: String,
-    /// The host of the baseline.
-    pub host: String,
-    /// The generation in force.
-    pub generation: u64,
-    /// Bytes that the journal may take.
-    pub max_bytes: u64,
-}
-
-impl Stamp {
-    /// The stamp of a moment.
-    pub fn new(now: DateTime<Utc>, host: &str, generation: u64, config: &Config) -> Stamp {
-        Stamp {
-            time: rfc3339(now),
-            host: host.to_owned(),
-            generation,
-            max_bytes: config.journal.max_size_bytes,
-        }
-    }
-
-    /// An event of this moment.
-    pub fn event(&self, kind: Kind, severity: Severity, message: String) -> Event {
-        let mut event = Event::new(kind, severity, message);
-        event.time.clone_from(&self.time);
-        event.host.clone_from(&self.host);
-        event.generation = self.generation;
-        event
-    }
-
-    /// The event that keeps a shortened journal verifiable.
-    pub fn dropped(&self, dropped: &Dropped) -> Event {
-        let message = format!(
-            "{} records up to number {} were dropped to keep the size of the journal",
-            dropped.count, dropped.seq
-        );
-        let mut event = self.event(Kind::Summary, Severity::Info, message);
-        event.reason = Some(chain::RETENTION.to_owned());
-        event.from.clone_from(&dropped.from);
-        event.to.clone_from(&dropped.to);
-        event.digest = Some(dropped.chain.clone());
-        event
-    }
-
-    /// An object that is open is so no more.
-    pub fn resolved(&self, path: &[u8], rule: &str, severity: Severity, since: &str) -> Event {
-        let message =
-            format!("{} is as recorded again, or not covered any more", name::escape(path));
-        let mut event = self.event(Kind::Resolved, severity, message).about(path);
-        event.rule = Some(rule.to_owned());
-        event.from = Some(since.to_owned());
-        event
-    }
-}
 
 /// What the ledger is told of a finding; `None` for what is no drift.
 ///

@@ -3,10 +3,11 @@
 //! A journal that cannot be written never fails the command: that is told, and the command's own
 //! result stands. One that is damaged is set aside, and the first record of the new one says so.
 
-use super::alerts::{self, Stamp};
+use super::alerts;
 use super::force::Force;
 use super::{Context, people};
 use crate::alert::ledger::{self, Teller};
+use crate::alert::stamp::Stamp;
 use crate::config::Config;
 use crate::journal::batch::Batch;
 use crate::journal::{self, Journal, Origin};
@@ -44,7 +45,7 @@ pub struct Made<'a> {
 
 /// Records that a generation came into force.
 pub fn made(context: &Context, state: &StateDir, made: &Made<'_>) {
-    let stamp = Stamp::new(context.clock.now(), made.host, made.generation, made.config);
+    let stamp = Stamp::new(context.clock.now(), made.host, made.generation);
     let who = who();
     let message = format!("generation {} is in force: {}, by {who}", made.generation, made.what);
     let mut event = stamp.event(made.kind, Severity::Info, message);
@@ -52,7 +53,7 @@ pub fn made(context: &Context, state: &StateDir, made: &Made<'_>) {
     event.report = made.report.map(str::to_owned);
     event.digest = Some(hex(&made.manifest_digest));
     event.who = Some(who);
-    write(context, state, &stamp, made.generation > 1, &|batch| {
+    write(context, state, (&stamp, made.config), made.generation > 1, &|batch| {
         for path in &made.closed {
             batch.close(path)?;
         }
@@ -70,11 +71,11 @@ pub fn checked(
     differing: &[(Vec<u8>, String)],
 ) {
     let generation = force.baseline.generation();
-    let stamp = Stamp::new(context.clock.now(), force.host(), generation, &force.config);
+    let stamp = Stamp::new(context.clock.now(), force.host(), generation);
     // Beside a daemon, that delivers what is told here.
     let is_watched = state.watch_holder().is_ok_and(|holder| holder.is_some());
     let teller = if is_watched { Teller::Alert } else { Teller::Report };
-    write(context, state, &stamp, true, &|batch| {
+    write(context, state, (&stamp, &force.config), true, &|batch| {
         for (path, text) in differing {
             let message = format!("{}: {text}", name::escape(path));
             let event = stamp.event(Kind::SourceDiffers, Severity::Critical, message).about(path);
@@ -148,7 +149,7 @@ fn done(stamp: &Stamp, report: &Report) -> Event {
 fn write(
     context: &Context,
     state: &StateDir,
-    stamp: &Stamp,
+    (stamp, config): (&Stamp, &Config),
     is_expected: bool,
     fill: &dyn Fn(&mut Batch<'_>) -> Result<(), journal::Error>,
 ) {
@@ -169,7 +170,7 @@ fn write(
             batch.append(event)?;
         }
         fill(&mut batch)?;
-        batch.trim(stamp.max_bytes, |dropped| stamp.dropped(dropped))?;
+        batch.trim(config.journal.max_size_bytes, |dropped| stamp.dropped(dropped))?;
         batch.commit()?;
         Ok(begin)
     };
