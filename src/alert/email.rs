@@ -8,8 +8,9 @@
 //! it. Somebody on the way can forge later answers so, and make a mail seem taken; they can read
 //! neither mail nor password. `smtps://` has no such beginning.
 
-use super::{Error, program};
-use crate::config::sink::{Host, MailServer, Security};
+use super::Error;
+use super::way::Run;
+use crate::config::sink::{Host, MailServer, Security, Sink, SinkKind};
 use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::sys::{open, stat};
@@ -51,6 +52,8 @@ pub struct Letter {
     pub id: String,
     /// The report it is about, for a header of its own.
     pub report: Option<String>,
+    /// The first and the last number of the events it is about, for a header of its own.
+    pub events: Option<(u64, u64)>,
     /// The body.
     pub text: String,
     /// A JSON document: its file name and its bytes.
@@ -89,6 +92,20 @@ impl Sent {
 }
 
 impl Mailer {
+    /// The way that an email sink sends from a host; `None` for sinks of other types.
+    pub fn of(sink: &Sink, host: &str) -> Option<Mailer> {
+        match &sink.kind {
+            SinkKind::Email { from, server, credentials_file, ca_file, .. } => Some(Mailer {
+                server: server.clone(),
+                from: from.clone(),
+                host: host.to_owned(),
+                credentials_file: credentials_file.clone(),
+                ca_file: ca_file.clone(),
+            }),
+            SinkKind::Syslog { .. } | SinkKind::File { .. } | SinkKind::Exec { .. } => None,
+        }
+    }
+
     /// The message as it is sent, with CRLF at the ends of lines.
     ///
     /// # Errors
@@ -113,6 +130,9 @@ impl Mailer {
         if let Some(report) = &letter.report {
             builder = builder.raw_header(plain_header("X-Fim-Report", report));
         }
+        if let Some((first, last)) = letter.events {
+            builder = builder.raw_header(plain_header("X-Fim-Seq", &format!("{first}-{last}")));
+        }
         let text = SinglePart::plain(letter.text.clone());
         let built = match &letter.attachment {
             None => builder.singlepart(text),
@@ -134,12 +154,12 @@ impl Mailer {
     }
 
     /// Sends a composed message, to each recipient on its own over SMTP: one whom the server does
-    /// not know keeps it from no other.
-    pub fn send(&self, to: &[String], message: &[u8]) -> Sent {
+    /// not know keeps it from no other. A mail program is run by `run`.
+    pub fn send(&self, run: &dyn Run, to: &[String], message: &[u8]) -> Sent {
         let mut sent = Sent::default();
         match &self.server {
             MailServer::Sendmail(path) => {
-                if let Err(error) = self.hand_over(path, to, message) {
+                if let Err(error) = self.hand_over(run, path, to, message) {
                     sent = Sent { left: to.to_vec(), errors: vec![error] };
                 }
             }
@@ -176,7 +196,13 @@ impl Mailer {
     }
 
     /// Gives a message to the mail program, which does the rest on its own.
-    fn hand_over(&self, path: &Path, to: &[String], message: &[u8]) -> Result<(), Error> {
+    fn hand_over(
+        &self,
+        run: &dyn Run,
+        path: &Path,
+        to: &[String],
+        message: &[u8],
+    ) -> Result<(), Error> {
         let mut arguments = vec!["-i".to_owned()];
         if let Some(from) = &self.from {
             arguments.extend(["-f".to_owned(), from.clone()]);
@@ -191,7 +217,7 @@ impl Mailer {
                 text.push(*byte);
             }
         }
-        program::run(path, &arguments, &text, TIMEOUT)
+        run.run(path, &arguments, &text, TIMEOUT)
     }
 
     fn transport(&self, host: &Host, security: Security) -> Result<SmtpTransport, Error> {
@@ -371,6 +397,7 @@ fn read(file: File, limit: u64) -> std::io::Result<Zeroizing<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alert::program::Direct;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn mailer(server: MailServer) -> Mailer {
@@ -385,6 +412,7 @@ mod tests {
             date: "2026-11-20T03:15:00Z".parse().unwrap(),
             id: "20261120T031500Z-7f3a19c2d4e5b607".to_owned(),
             report: Some("20261120T031500Z-7f3a19c2d4e5b607".to_owned()),
+            events: Some((7, 12)),
             text: "old \u{2192} new\nsecond line\n".to_owned(),
             attachment: Some(("r.json".to_owned(), b"{\n}\n".to_vec())),
         }
@@ -402,6 +430,7 @@ mod tests {
             "Message-ID: <20261120T031500Z-7f3a19c2d4e5b607@mail1>",
             "Auto-Submitted: auto-generated",
             "X-Fim-Report: 20261120T031500Z-7f3a19c2d4e5b607",
+            "X-Fim-Seq: 7-12",
             "MIME-Version: 1.0",
             "Content-Type: text/plain; charset=utf-8",
             "Content-Type: application/json",
@@ -474,14 +503,14 @@ mod tests {
         let mut mailer = mailer(MailServer::Sendmail(path));
         mailer.from = Some("fim@example.org".to_owned());
         let to = ["root".to_owned(), "a@b".to_owned()];
-        let sent = mailer.send(&to, b"Subject: x\r\n\r\n.\r\na\rb\r\n");
+        let sent = mailer.send(&Direct, &to, b"Subject: x\r\n\r\n.\r\na\rb\r\n");
         assert_eq!((sent.left, sent.errors), (Vec::new(), Vec::new()));
         assert_eq!(
             std::fs::read_to_string(&out).unwrap(),
             "-i -f fim@example.org -- root a@b\nSubject: x\n\n.\na\rb\n"
         );
         mailer.server = MailServer::Sendmail("/none/sendmail".into());
-        let sent = mailer.send(&to, b"");
+        let sent = mailer.send(&Direct, &to, b"");
         assert!(sent.is_unavailable());
         assert_eq!(sent.left, to);
     }

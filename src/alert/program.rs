@@ -4,6 +4,7 @@
 //! variable, no open descriptor, no shell. It is ended, with all it started, when its time is over.
 
 use super::Error;
+use super::way::Run;
 use crate::model::name;
 use crate::sys::{open, stat};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
@@ -31,6 +32,31 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Exit code of a program that asks to be tried again later: sysexits.h, EX_TEMPFAIL.
 const TEMPORARY_FAILURE: i32 = 75;
 
+/// Runs programs as children of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct;
+
+impl Run for Direct {
+    fn run(
+        &self,
+        program: &Path,
+        arguments: &[String],
+        input: &[u8],
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        run(program, arguments, input, timeout)
+    }
+}
+
+/// Leaves a command nothing of the environment but the search path, language and time zone.
+pub(super) fn bare(command: &mut Command) -> &mut Command {
+    command
+        .env_clear()
+        .env("PATH", PATH)
+        .envs(["LANG", "TZ"].iter().filter_map(|key| Some((key, std::env::var_os(key)?))))
+        .current_dir("/")
+}
+
 /// Runs a program and waits until it has ended well.
 ///
 /// # Errors
@@ -49,13 +75,9 @@ pub fn run(
     };
     open::keep_from_programs().map_err(cannot)?;
     let mut command = Command::new(real);
-    command
+    bare(&mut command)
         .arg0(program)
         .args(arguments)
-        .env_clear()
-        .env("PATH", PATH)
-        .envs(["LANG", "TZ"].iter().filter_map(|key| Some((key, std::env::var_os(key)?))))
-        .current_dir("/")
         .stdin(held(input).map_err(cannot)?)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -105,6 +105,9 @@ pub(super) enum Command {
     },
     /// How things stand: baseline, policy, last check, open drift, journal, sinks
     Status(StatusArguments),
+    /// Run programs of sinks for fim watch, which starts this with a socket as standard input
+    #[command(name = crate::alert::helper::COMMAND, hide = true)]
+    RunPrograms,
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -117,6 +117,15 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
         Command::Sink { verb } => sink(&global, verb),
         Command::Events { verb } => events::events(&global, verb),
         Command::Status(arguments) => events::status(&global, &arguments),
+        Command::RunPrograms => {
+            crate::alert::helper::serve_standard_input().map_err(|error| {
+                Error::Usage(format!(
+                    "run-programs: {}",
+                    name::escape(error.to_string().as_bytes())
+                ))
+            })?;
+            Ok(exit::DONE)
+        }
         Command::Completions { shell } => {
             output(|out| pages::completions(shell, out))?;
             Ok(exit::DONE)
@@ -402,7 +411,7 @@ fn sink(global: &GlobalArguments, verb: SinkVerb) -> Result<u8, Error> {
         SinkVerb::Test => {
             let tested = ops::sink::test(&context)?;
             output(|out| show::tested(&tested, out))?;
-            let taken = tested.iter().all(|tested| tested.errors.is_empty());
+            let taken = tested.iter().all(|tested| tested.error.is_none());
             Ok(if taken { exit::DONE } else { exit::OTHER })
         }
     }

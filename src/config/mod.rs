@@ -10,6 +10,7 @@ use sink::Sink;
 
 use crate::model::diagnostic::Diagnostic;
 use crate::text::{Located, Problems, Sheet, Table, measure};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -188,11 +189,19 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Vec<Diagnostic>> {
         config.journal.max_size_bytes = size.unwrap_or(config.journal.max_size_bytes);
         sheet.close(table);
     }
-    let sinks: Vec<Sink> = sheet
-        .tables(&mut root, "sink")
-        .into_iter()
-        .filter_map(|table| sink::read(&mut sheet, table))
-        .collect();
+    let mut sinks: Vec<Sink> = Vec::new();
+    let mut places = BTreeMap::new();
+    for table in sheet.tables(&mut root, "sink") {
+        let origin = sheet.origin(&table);
+        let Some(sink) = sink::read(&mut sheet, table) else { continue };
+        let line = *places.entry(sink.label()).or_insert(origin.line);
+        if line != origin.line {
+            let label = sink.label();
+            let message = format!("the same sink as in line {line}: {label}; keep one of them");
+            sheet.report(&origin, message);
+        }
+        sinks.push(sink);
+    }
     if !sinks.is_empty() {
         config.sinks = Sinks(sinks);
     }
@@ -433,6 +442,7 @@ mod tests {
                                 facility: Facility(
                                     10,
                                 ),
+                                ca_file: None,
                             },
                         },
                         Sink {

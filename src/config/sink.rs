@@ -37,6 +37,9 @@ pub enum SinkKind {
         format: Format,
         /// The facility of its records.
         facility: Facility,
+        /// Certificates in PEM of the authorities that are believed instead of the system's; only
+        /// over TLS.
+        ca_file: Option<PathBuf>,
     },
     /// One JSON event per line.
     File {
@@ -178,15 +181,29 @@ impl Default for Sink {
                 target: Target::Unix(PathBuf::from("/dev/log")),
                 format: Format::Rfc3164,
                 facility: Facility::AUTHPRIV,
+                ca_file: None,
             },
         }
     }
 }
 
 impl Sink {
-    /// stub
+    /// What it is called, escaped: in messages, and where it is remembered how far it came. It says
+    /// where events go and how they get there, so that a sink with another label has to get them
+    /// all, and one with another severity or format need not get them again.
     pub fn label(&self) -> String {
-        self.kind.word().to_owned()
+        let joined = |texts: &[String], between: &str| {
+            let texts: Vec<String> =
+                texts.iter().map(|text| name::escape(text.as_bytes())).collect();
+            texts.join(between)
+        };
+        let place = match &self.kind {
+            SinkKind::Syslog { target, .. } => target.to_string(),
+            SinkKind::File { path } => name::show(path),
+            SinkKind::Exec { command, .. } => joined(command, " "),
+            SinkKind::Email { to, server, .. } => format!("{} via {server}", joined(to, ", ")),
+        };
+        format!("{} {place}", self.kind.word())
     }
 }
 
@@ -304,13 +321,21 @@ fn read_syslog<'t>(sheet: &mut Sheet<'t, '_>, table: &mut Table<'t>) -> Option<S
         .string(table, "facility")
         .and_then(|given| sheet.word(&given, "facility", &FACILITIES))
         .unwrap_or(Facility::AUTHPRIV);
+    // What would be ignored is wrong rather than passed over.
+    let over_tls = |text: &str| match &target {
+        Some(Target::Unix(_) | Target::Udp(_) | Target::Tcp(_)) => {
+            Err("only for a target given as tls://".to_owned())
+        }
+        None | Some(Target::Tls(_)) => absolute_path(text),
+    };
+    let ca_file = read_with(sheet, table, "ca-file", over_tls);
     let target = target?;
     let default = match target {
         // What Debian's rsyslog parses there.
         Target::Unix(_) => Format::Rfc3164,
         Target::Udp(_) | Target::Tcp(_) | Target::Tls(_) => Format::Rfc5424,
     };
-    Some(SinkKind::Syslog { target, format: format.unwrap_or(default), facility })
+    Some(SinkKind::Syslog { target, format: format.unwrap_or(default), facility, ca_file })
 }
 
 fn read_file<'t>(sheet: &mut Sheet<'t, '_>, table: &mut Table<'t>) -> Option<SinkKind> {
@@ -512,6 +537,61 @@ mod tests {
                 assert_eq!(shown, expected);
             }
         }
+    }
+
+    #[test]
+    fn authorities_are_for_tls_alone() {
+        let sink = |target: &str| {
+            let text = format!(
+                "[[sink]]\ntype = \"syslog\"\ntarget = {target:?}\nca-file = \"/etc/fim/ca.pem\"\n"
+            );
+            crate::config::parse("fim.toml", &text)
+        };
+        assert!(sink("tls://log").is_ok());
+        for target in ["udp://log", "tcp://log", "unix:///dev/log"] {
+            assert_eq!(
+                sink(target).unwrap_err()[0].to_string(),
+                "fim.toml:4:11: ca-file: only for a target given as tls://, found \"/etc/fim/ca.pem\""
+            );
+        }
+    }
+
+    #[test]
+    fn every_sink_has_a_label_of_its_own() {
+        let text = r#"
+            [[sink]]
+            type = "syslog"
+            [[sink]]
+            type = "syslog"
+            target = "tls://log"
+            [[sink]]
+            type = "file"
+            path = "/var/log/fim\nx"
+            [[sink]]
+            type = "exec"
+            command = ["/usr/local/bin/page", "--from", "fim"]
+            [[sink]]
+            type = "email"
+            to = ["root", "a@b"]
+        "#;
+        let labels = |text: &str| {
+            crate::config::parse("fim.toml", text)
+                .map(|config| config.sinks.0.iter().map(Sink::label).collect::<Vec<_>>())
+        };
+        let expected = [
+            "syslog unix:///dev/log",
+            "syslog tls://log:6514",
+            "file /var/log/fim\\x0ax",
+            "exec /usr/local/bin/page --from fim",
+            "email root, a@b via sendmail:///usr/sbin/sendmail",
+        ];
+        assert_eq!(labels(text).unwrap(), expected);
+        let twice =
+            "[[sink]]\ntype = \"syslog\"\n\n[[sink]]\ntype = \"syslog\"\nfacility = \"daemon\"\n";
+        assert_eq!(
+            labels(twice).unwrap_err()[0].to_string(),
+            "fim.toml:4:1: the same sink as in line 1: syslog unix:///dev/log; keep one of them"
+        );
     }
 
     #[test]

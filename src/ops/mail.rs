@@ -8,6 +8,7 @@ use super::Context;
 use super::force::Force;
 use crate::alert::email::{Letter, Mailer, Sent};
 use crate::alert::outbox::{self, Mail, Outbox};
+use crate::alert::program::Direct;
 use crate::config::Config;
 use crate::config::sink::{Sink, SinkKind};
 use crate::model::name;
@@ -32,20 +33,6 @@ const ATTACHMENT_BYTES: usize = 6 << 20;
 /// How long a check delivers mail; what is left then waits for the next one.
 const DELIVERY_TIME: Duration = Duration::from_secs(300);
 
-/// The way that an email sink sends; `None` for sinks of other types.
-pub fn mailer(sink: &Sink) -> Option<Mailer> {
-    match &sink.kind {
-        SinkKind::Email { from, server, credentials_file, ca_file, .. } => Some(Mailer {
-            server: server.clone(),
-            from: from.clone(),
-            host: this_host(),
-            credentials_file: credentials_file.clone(),
-            ca_file: ca_file.clone(),
-        }),
-        SinkKind::Syslog { .. } | SinkKind::File { .. } | SinkKind::Exec { .. } => None,
-    }
-}
-
 /// The running host, which sends; the report names the host that was checked.
 pub fn this_host() -> String {
     super::init::plain_host(&name::escape(rustix::system::uname().nodename().to_bytes()))
@@ -67,7 +54,7 @@ pub fn deliver(context: &Context, state: &StateDir, force: &Force, report: &Repo
         let _ = round.outbox.sweep();
     }
     let sinks: Vec<&Sink> =
-        force.config.sinks.0.iter().filter(|sink| mailer(sink).is_some()).collect();
+        force.config.sinks.0.iter().filter(|sink| Mailer::of(sink, "").is_some()).collect();
     for (way, sink) in sinks.into_iter().enumerate() {
         // Who is named by a rule gets one mail, not one for each sink.
         let rules = if way == 0 { force.rules.rules.as_slice() } else { &[] };
@@ -141,9 +128,10 @@ impl<'a> Round<'a> {
                 allowed.extend(to.iter().cloned());
             }
         }
+        let host = this_host();
         Round {
             outbox: Outbox::new(state),
-            ways: config.sinks.0.iter().filter_map(mailer).collect(),
+            ways: config.sinks.0.iter().filter_map(|sink| Mailer::of(sink, &host)).collect(),
             closed: BTreeMap::new(),
             allowed,
             said: Vec::new(),
@@ -174,7 +162,7 @@ impl<'a> Round<'a> {
         };
         let mail = Mail { server: mailer.server.to_string(), to, message };
         if let Err(error) = self.outbox.put(now, &mail) {
-            let sent = mailer.send(&mail.to, &mail.message);
+            let sent = mailer.send(&Direct, &mail.to, &mail.message);
             let lost = if sent.left.is_empty() { "mail went without" } else { "mail is lost" };
             self.said.push(format!("{error}; {lost} being queued"));
             self.said.extend(sent.errors.iter().map(ToString::to_string));
@@ -240,7 +228,7 @@ impl<'a> Round<'a> {
         // A mail program that gets no recipients takes them from the message.
         let sent = match to.is_empty() {
             true => Sent::default(),
-            false => self.ways[way].send(&to, &mail.message),
+            false => self.ways[way].send(&Direct, &to, &mail.message),
         };
         if sent.is_unavailable() {
             self.closed.insert(way, 1);
@@ -292,6 +280,7 @@ fn letter(report: &Report, to: &[String], now: DateTime<Utc>) -> Letter {
         // Two mails about one report differ in their recipients.
         id: format!("{}.{}", report.id, &blake3::hash(to.join(",").as_bytes()).to_hex()[..16]),
         report: Some(report.id.clone()),
+        events: None,
         text,
         attachment,
     }

@@ -2,19 +2,18 @@
 
 use super::force;
 use super::{Context, Error, mail, store};
-use crate::alert::email::Letter;
 use crate::alert::outbox::Outbox;
-use crate::alert::{self, file, program, syslog};
+use crate::alert::program::Direct;
+use crate::alert::{self, way};
 use crate::baseline;
-use crate::config::sink::{Sink, SinkKind};
+use crate::config::sink::Sink;
 use crate::config::{self, Config};
 use crate::model::clock;
+use crate::model::event::{Event, Kind};
 use crate::model::severity::Severity;
 use crate::state::StateDir;
 use crate::state::error::StateError;
-
-/// The kind of event that a test is; no other command makes one.
-const KIND: &str = "test";
+use std::sync::Arc;
 
 /// What a test says.
 const MESSAGE: &str = "this is a test of a sink by fim sink test; nothing happened on this host";
@@ -35,8 +34,8 @@ pub struct Listed {
 pub struct Tested {
     /// The sink.
     pub sink: Sink,
-    /// Why it did not take the test; for mail, one line for each recipient at most.
-    pub errors: Vec<String>,
+    /// Why it did not take the test.
+    pub error: Option<String>,
 }
 
 /// The configured sinks: of the configuration in force, else of the source.
@@ -62,55 +61,20 @@ pub fn test(context: &Context) -> Result<Vec<Tested>, Error> {
     Ok(sinks
         .into_iter()
         .map(|sink| {
-            let errors = try_one(context, &sink);
-            Tested { sink, errors: errors.iter().map(ToString::to_string).collect() }
+            let error = try_one(context, &sink).map(|error| error.to_string());
+            Tested { sink, error }
         })
         .collect())
 }
 
-fn try_one(context: &Context, sink: &Sink) -> Vec<alert::Error> {
-    let now = context.clock.now();
+/// The same way that an alert would take; what arrives is of the kind `test`.
+fn try_one(context: &Context, sink: &Sink) -> Option<alert::Error> {
     let host = mail::this_host();
-    let taken = |result: Result<(), alert::Error>| result.err().into_iter().collect();
-    // Without `seq` and `chain`: a test is in no journal.
-    let record = serde_json::json!({
-        "time": clock::rfc3339(now), "host": host, "kind": KIND,
-        "severity": Severity::Info.word(), "message": MESSAGE,
-    })
-    .to_string();
-    match &sink.kind {
-        SinkKind::Syslog { target, format, facility } => {
-            let record = syslog::Record {
-                host: &host,
-                time: now,
-                severity: Severity::Info,
-                kind: KIND,
-                message: MESSAGE,
-            };
-            taken(syslog::send(target, &record.line(*format, *facility)))
-        }
-        SinkKind::File { path } => taken(file::append(path, record.as_bytes())),
-        SinkKind::Exec { command, timeout } => {
-            let Some((program, arguments)) = command.split_first() else { return Vec::new() };
-            taken(program::run(program.as_ref(), arguments, record.as_bytes(), *timeout))
-        }
-        SinkKind::Email { to, .. } => {
-            let Some(mailer) = mail::mailer(sink) else { return Vec::new() };
-            let letter = Letter {
-                to: to.clone(),
-                subject: format!("[fim] {host}: test of the email sink"),
-                date: now,
-                id: format!("test.{}.{}", now.timestamp_millis(), std::process::id()),
-                report: None,
-                text: format!("{MESSAGE}.\n\nReports of {host} will come this way.\n"),
-                attachment: None,
-            };
-            match mailer.compose(&letter) {
-                Ok(message) => mailer.send(to, &message).errors,
-                Err(error) => vec![error],
-            }
-        }
-    }
+    // Whatever its kind, it goes as a test.
+    let mut event = Event::new(Kind::Started, Severity::Info, MESSAGE.to_owned());
+    event.time = clock::rfc3339(context.clock.now());
+    event.host.clone_from(&host);
+    way::open_to_test(sink, &host, Arc::new(Direct)).send(&[Arc::new(event)]).error
 }
 
 /// The configuration in force; `None` before there is a generation.
