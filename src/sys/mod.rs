@@ -3,6 +3,7 @@
 //! What is here follows no link, blocks on nothing and takes names as bytes. All `unsafe` code of
 //! the crate belongs here; so far `rustix` needs none.
 
+pub mod inotify;
 pub mod open;
 pub mod stat;
 pub mod xattr;
