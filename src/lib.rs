@@ -31,3 +31,4 @@ pub mod sign;
 pub mod state;
 pub mod sys;
 pub mod text;
+pub mod watcher;

@@ -3,6 +3,7 @@
 //! What is here follows no link, blocks on nothing and takes names as bytes. All `unsafe` code of
 //! the crate belongs here.
 
+pub mod inotify;
 pub mod open;
 pub mod socket;
 pub mod stat;

@@ -1,0 +1,232 @@
+//! Where to look, and when: events of the kernel in, hints out.
+//!
+//! The watcher decides nothing about drift. It keeps a watch wherever the policy covers something,
+//! and on the way there, and turns each event into a [`Hint`]: a path and what happened to it. What
+//! it cannot watch it tells, once, with the cause. `tree` keeps what is watched, `place` asks the
+//! policy, `walk` places watches, `event` reads events, `mounts` notices mounts, and [`calm`] holds
+//! hints back until it is quiet where they point.
+//!
+//! Invariant: a directory is watched before it is read, and a directory that has a node was read
+//! after that; so whatever comes later has an event of its own. Each event about a name makes the
+//! watches those of what the name leads to *now*: events are of the past, and the ones still
+//! waiting bring the rest. Between two calls only the root is open, so that nothing keeps a file
+//! system from being unmounted.
+//!
+//! What it cannot see, by the nature of inotify: content changed through a mapping until the
+//! mapping is gone; writes through a second link that was made, without any other change, to a file
+//! that had one and no watch of its own; what other hosts do on network file systems.
+
+pub mod calm;
+mod event;
+mod mounts;
+mod place;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod walk;
+
+use crate::model::severity::Severity;
+use crate::policy::Rule;
+use crate::policy::selection::Selection;
+use crate::sys::inotify::{self, Events, Watches};
+use crate::sys::open;
+use mounts::Mounts;
+use place::Place;
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tree::{NodeId, Tree};
+
+/// Where to look. Paths are those of the checked system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// The object.
+    pub path: Vec<u8>,
+    /// Whether what lies below is meant, too.
+    pub reach: Reach,
+    /// What happened to it.
+    pub deed: Deed,
+    /// What happened to objects below, where [`calm::Calm`] merged hints about them into this one.
+    pub within: Vec<(Vec<u8>, Deed)>,
+}
+
+/// How much a hint is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The object alone.
+    Object,
+    /// The object and everything below it.
+    Subtree,
+}
+
+/// What happened to an object, as far as it matters should it turn out to equal its record. Nothing
+/// is set if only attributes changed, or if it is merely to be looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deed {
+    /// Its content was written.
+    pub modified: bool,
+    /// It was moved, removed, or put under its name.
+    pub replaced: bool,
+}
+
+impl Deed {
+    /// Something else was put in its place, or nothing.
+    pub const REPLACED: Deed = Deed { modified: false, replaced: true };
+
+    /// Both deeds together.
+    #[must_use]
+    pub fn or(self, other: Deed) -> Deed {
+        Deed {
+            modified: self.modified || other.modified,
+            replaced: self.replaced || other.replaced,
+        }
+    }
+}
+
+/// What the watcher tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Something may have changed.
+    Look(Hint),
+    /// The kernel lost events: everything is to be adopted again, then scanned.
+    Overflow,
+    /// A directory, with all below it, or a file is not watched, or not completely.
+    Blind {
+        /// The topmost one.
+        path: Vec<u8>,
+        /// Why, and what to do about it.
+        cause: String,
+    },
+    /// What was told as blind is watched now; what happened in between is to be found by a look.
+    Sighted {
+        /// What was told.
+        path: Vec<u8>,
+    },
+}
+
+/// The policy, as far as watching goes by it.
+#[derive(Debug)]
+struct Terms {
+    selection: Arc<Selection>,
+    /// By rule: whether each file it covers has a watch of its own.
+    critical: Vec<bool>,
+}
+
+/// The directory in which the last event happened. Events come in bursts from one directory.
+#[derive(Debug)]
+struct Here {
+    id: NodeId,
+    place: Arc<Place>,
+    handle: Option<Arc<OwnedFd>>,
+}
+
+/// All watches, and what they stand for. For one thread.
+#[derive(Debug)]
+pub struct Watcher {
+    watches: Watches,
+    root: Arc<OwnedFd>,
+    root_path: PathBuf,
+    left_out: Vec<Vec<u8>>,
+    terms: Option<Arc<Terms>>,
+    tree: Tree,
+    blind: BTreeMap<Vec<u8>, String>,
+    mounts: Mounts,
+    here: Option<Here>,
+    /// Whether nodes were forgotten since the blind ones were last compared with the tree.
+    forgot: bool,
+    buffer: Vec<MaybeUninit<u8>>,
+}
+
+impl Watcher {
+    /// A watcher of the system at `root` that has no watch yet, and the events it will have.
+    ///
+    /// `left_out` are paths of the checked system at and below which nothing is watched, although
+    /// the policy may cover it: what this program writes itself.
+    ///
+    /// # Errors
+    /// The root cannot be opened, or there is no inotify instance to be had.
+    pub fn open(root: &Path, left_out: Vec<Vec<u8>>) -> io::Result<(Watcher, Events)> {
+        let (watches, events) = inotify::open()?;
+        let watcher = Watcher {
+            watches,
+            root: Arc::new(open::root(root)?),
+            root_path: root.to_owned(),
+            left_out,
+            terms: None,
+            tree: Tree::new(),
+            blind: BTreeMap::new(),
+            mounts: Mounts::open(),
+            here: None,
+            forgot: false,
+            buffer: Vec::new(),
+        };
+        Ok((watcher, events))
+    }
+
+    /// Makes the watches those of this selection: removes what it does not want, places what is
+    /// missing, tries again what could not be placed. For the start, after a reload and after an
+    /// overflow; what changed meanwhile is for a scan to find.
+    pub fn adopt(&mut self, rules: &[Rule], selection: Arc<Selection>) -> Vec<Told> {
+        let critical = rules.iter().map(|rule| rule.severity == Severity::Critical).collect();
+        self.terms = Some(Arc::new(Terms { selection, critical }));
+        let mut told = Vec::new();
+        self.renew(&mut told);
+        self.tidy();
+        told
+    }
+
+    /// How many watches there are.
+    pub fn watches(&self) -> usize {
+        self.tree.watches()
+    }
+
+    /// What is not watched although the policy wants it, and why; of directories the topmost.
+    pub fn blind(&self) -> impl Iterator<Item = (&[u8], &str)> {
+        self.blind.iter().map(|(path, cause)| (path.as_slice(), cause.as_str()))
+    }
+
+    /// What polls POLLPRI and POLLERR when something is mounted or unmounted; `None` where the
+    /// kernel does not tell.
+    pub fn mounts_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.mounts.fd()
+    }
+
+    /// Where a node stands in the policy: stepped to from the root, unless it is where the last
+    /// event was.
+    fn place_of(&mut self, terms: &Terms, id: NodeId) -> Arc<Place> {
+        if let Some(here) = self.here.as_ref().filter(|here| here.id == id) {
+            return Arc::clone(&here.place);
+        }
+        let selection = &terms.selection;
+        let root = self.tree.node(tree::ROOT);
+        let mut place = Place::root(selection, root.device, root.foreign);
+        for id in self.tree.way_to(id) {
+            let step = selection.step(&place.ground, self.tree.name(id));
+            place = place.below(selection, step, self.tree.node(id).landing());
+        }
+        let place = Arc::new(place);
+        self.here = Some(Here { id, place: Arc::clone(&place), handle: None });
+        place
+    }
+
+    /// A handle on the directory of a node, or on what stands in its place by now: then an event
+    /// that waits to be read will say so.
+    fn handle_of(&mut self, id: NodeId) -> io::Result<Arc<OwnedFd>> {
+        let kept = self.here.as_ref().filter(|here| here.id == id);
+        if let Some(handle) = kept.and_then(|here| here.handle.as_ref()) {
+            return Ok(Arc::clone(handle));
+        }
+        let mut handle = Arc::clone(&self.root);
+        for id in self.tree.way_to(id) {
+            let name = walk::c_name(self.tree.name(id));
+            handle = Arc::new(open::handle(handle.as_fd(), &name)?);
+        }
+        if let Some(here) = self.here.as_mut().filter(|here| here.id == id) {
+            here.handle = Some(Arc::clone(&handle));
+        }
+        Ok(handle)
+    }
+}

@@ -1,0 +1,1 @@
+//! The watcher against the real kernel.
