@@ -1,8 +1,11 @@
 //! The fence around the kernel: every call that the standard library does not make well.
 //!
 //! What is here follows no link, blocks on nothing and takes names as bytes. All `unsafe` code of
-//! the crate belongs here; so far `rustix` needs none.
+//! the crate belongs here.
 
 pub mod open;
+pub mod priority;
+pub mod privilege;
+pub mod service;
 pub mod stat;
 pub mod xattr;
