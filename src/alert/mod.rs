@@ -11,23 +11,17 @@ pub mod dispatch;
 pub mod email;
 pub mod exec;
 pub mod file;
-<<<<<<< HEAD
-pub mod ledger;
-=======
 pub mod helper;
+pub mod ledger;
 pub mod letter;
->>>>>>> sinks
 pub mod outbox;
 pub mod pace;
 pub mod program;
 pub mod stamp;
 pub mod syslog;
 pub mod way;
-<<<<<<< HEAD
-=======
 
 use serde::{Deserialize, Serialize};
->>>>>>> sinks
 
 /// Why something was not taken. All texts are escaped and ready to be shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

@@ -5,6 +5,9 @@
 
 pub mod inotify;
 pub mod open;
+pub mod priority;
+pub mod privilege;
+pub mod service;
 pub mod socket;
 pub mod stat;
 pub mod xattr;
