@@ -182,9 +182,10 @@ fn wait(over: &AtomicBool, until: Instant) {
 
 /// Warnings on standard error, each once.
 pub(super) fn on_warning() -> OnWarning {
-    let said = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    let said = std::sync::Mutex::new(std::collections::BTreeSet::new());
     Box::new(move |line| {
-        if said.borrow_mut().insert(line.to_owned()) {
+        let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if said.insert(line.to_owned()) {
             say(&format!("fim: {line}"));
         }
     })

@@ -4,9 +4,9 @@ use super::force::Force;
 use super::report::Shelf;
 use super::scan::{self, Spent};
 use super::source;
-use super::{Context, Error, mail, people, record};
+use super::{Context, Error, deliver, mail, people, record};
 use crate::drift::examine::{Outcome, Visit};
-use crate::model::attribute::Attribute;
+use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Change, Finding, Problem, RuleIndex, What};
 use crate::model::name;
 use crate::model::scope::Look;
@@ -43,22 +43,41 @@ pub struct Checked {
     /// What is kept: complete for its scope.
     pub complete: Report,
     /// What it takes to deliver it, unless it is not kept.
-    undelivered: Option<(StateDir, Force)>,
+    undelivered: Option<Undelivered>,
 }
 
-/// Gathers findings.
-#[derive(Default)]
-struct Gather(Mutex<Vec<Finding>>);
+#[derive(Debug)]
+struct Undelivered {
+    state: StateDir,
+    force: Force,
+    /// The journal's last record before what is to be delivered, if it could be written.
+    before: Option<u64>,
+}
 
-impl Visit for Gather {
+/// Gathers findings, and shows them to whoever wants to see them as they are made.
+struct Gather<'a> {
+    findings: Mutex<Vec<Finding>>,
+    also: &'a (dyn Fn(&[Finding]) + Sync),
+}
+
+impl Visit for Gather<'_> {
     fn findings(&self, findings: Vec<Finding>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(findings);
+        (self.also)(&findings);
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).extend(findings);
     }
+}
+
+/// A check by what is in force, before anything of it is in the journal.
+#[derive(Debug)]
+pub struct Examined {
+    /// The report, stored if that was asked for; complete for its scope.
+    pub report: Report,
+    /// Sources that are not what is in force, and what is told of each.
+    pub differing: Vec<(Vec<u8>, String)>,
 }
 
 /// Does it.
 pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
-    let started = context.clock.now();
     let state = context.state()?;
     let mut force = Force::load(context, &state)?;
     for rule in &options.rules {
@@ -73,26 +92,49 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
         }
     }
     let selection = force.rules.selection()?;
-    let wanted = crate::drift::entry::recorded_attributes(selection.all_attributes());
-    force.baseline = force.baseline.reading(wanted.with(Attribute::Inode));
+    force.baseline = force.baseline.reading(read_attributes(&selection));
+    let examined = examine(context, &state, (&force, &selection), options, &|_| {})?;
+    let Examined { report, differing } = examined;
+    let mut before = None;
+    if options.store {
+        before = record::checked(context, &state, &force, &report, &differing);
+    }
+    let shown = report.filtered(&options.rules, options.min_severity);
+    let undelivered = options.store.then_some(Undelivered { state, force, before });
+    Ok(Checked { shown, complete: report, undelivered })
+}
+
+/// Examines what is asked for by what is in force, and makes a report of it; `also` sees each
+/// finding as it is made. The journal is left to the caller.
+///
+/// # Errors
+/// Those of the scope and of the examination, and an integrity failure if the baseline was touched.
+pub fn examine(
+    context: &Context,
+    state: &StateDir,
+    (force, selection): (&Force, &Selection),
+    options: &Options,
+    also: &(dyn Fn(&[Finding]) + Sync),
+) -> Result<Examined, Error> {
+    let started = context.clock.now();
     let look = if options.fast { Look::Fast } else { Look::Full };
     let (scope, notes) = scan::scope(context, &options.paths, look)?;
-    let gather = Gather::default();
+    let gather = Gather { findings: Mutex::default(), also };
     let (outcome, spent) = scan::run(
         context,
         &force.config,
-        (&force.rules, &selection),
+        (&force.rules, selection),
         Some(&force.baseline),
         &scope,
         &gather,
     )?;
     force.baseline.still_the_same()?;
 
-    let mut findings = gather.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut findings = gather.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
     for finding in &mut findings {
-        as_reported(finding, &selection);
+        as_reported(finding, selection);
     }
-    let differing = differing_sources(context, &force);
+    let differing = differing_sources(context, force);
     let rules: Vec<RuleInfo> = force
         .rules
         .rules
@@ -112,7 +154,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
         paths: scope.subtrees().to_vec(),
         fast: options.fast,
         bytes_hashed: spent.bytes,
-        baseline: baseline_info(&force),
+        baseline: baseline_info(force),
         policy: PolicyInfo {
             digest: hex(&force.baseline.sealed().manifest.policy_blake3),
             source_differs: !differing.is_empty(),
@@ -122,17 +164,17 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     let mut builder = Report::builder(header, &rules)
         .findings(&findings)
         .problems(&outcome.problems)
-        .absent(absent_still(&outcome, &force))
+        .absent(absent_still(&outcome, force))
         .inactive(force.rules.inactive().map(|rule| rule.name.clone()))
         .names(users, groups);
     drop(findings);
     for (path, text) in &differing {
         builder = builder.general_problem(Severity::Critical, path, text);
     }
-    for (path, severity, text) in gaps(context, &force, &selection, scope.subtrees()) {
+    for (path, severity, text) in gaps(context, force, selection, scope.subtrees()) {
         builder = builder.general_problem(severity, &path, &text);
     }
-    builder = builder.problems(&conditions(context, &force)?);
+    builder = builder.problems(&conditions(context, force)?);
     for note in notes.into_iter().chain(remarks(context, &spent)) {
         builder = builder.note(None, None, note);
     }
@@ -141,26 +183,30 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
         builder = builder.note(Some(path), Some(*rule), text);
     }
     let mut report = builder.finish();
-    keep(&state, &force, &mut report, options.store);
-    if options.store {
-        record::checked(context, &state, &force, &report, &differing);
-    }
-    let shown = report.filtered(&options.rules, options.min_severity);
-    let undelivered = options.store.then_some((state, force));
-    Ok(Checked { shown, complete: report, undelivered })
+    keep(state, force, &mut report, options.store);
+    Ok(Examined { report, differing })
 }
 
 impl Checked {
-    /// Delivers the report, and returns what there is to say about it, a line each.
+    /// Delivers events and the report, and returns what there is to say about it, a line each.
     ///
     /// To be called when the report is printed: a server that does not answer shall not keep it
     /// from whoever waits for it. Whether or not it could be stored, mail may be what is left of it.
     pub fn deliver(&self, context: &Context) -> Vec<String> {
-        match &self.undelivered {
-            Some((state, force)) => mail::deliver(context, state, force, &self.complete),
-            None => Vec::new(),
+        let Some(Undelivered { state, force, before }) = &self.undelivered else {
+            return Vec::new();
+        };
+        if let Some(before) = before {
+            deliver::deliver(context, state, &force.config, *before);
         }
+        mail::deliver(context, state, force, &self.complete)
     }
+}
+
+/// What of each record is read for a comparison by these rules.
+pub fn read_attributes(selection: &Selection) -> AttributeSet {
+    let wanted = crate::drift::entry::recorded_attributes(selection.all_attributes());
+    wanted.with(Attribute::Inode)
 }
 
 /// Leaves in an added or removed object only what its rule asks for: the type and the inode of a

@@ -9,6 +9,7 @@ pub mod alerts;
 pub mod apply;
 pub mod baseline;
 pub mod check;
+pub mod deliver;
 pub mod draft;
 pub mod events;
 pub mod force;
@@ -27,6 +28,7 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod store;
+pub mod watch;
 
 use crate::config::Config;
 use crate::drift::examine;
@@ -123,10 +125,10 @@ impl From<examine::Error> for Error {
 
 /// Told when a scan begins, with how many objects are expected; what it returns is dropped when
 /// the scan is over. A progress bar lives there.
-pub type OnScan = Box<dyn Fn(&Arc<Tools>, Option<u64>) -> Box<dyn Any>>;
+pub type OnScan = Box<dyn Fn(&Arc<Tools>, Option<u64>) -> Box<dyn Any> + Send + Sync>;
 
 /// Told, as one line, what went wrong beside a command and does not stop it.
-pub type OnWarning = Box<dyn Fn(&str)>;
+pub type OnWarning = Box<dyn Fn(&str) + Send + Sync>;
 
 /// What every command starts from.
 pub struct Context {
@@ -237,6 +239,25 @@ impl Context {
             on_scan,
             warn,
         })
+    }
+
+    /// The same for a thread of the daemon: without a progress bar, and with warnings of its own.
+    pub fn for_daemon(&self, warn: OnWarning) -> Context {
+        Context {
+            config: self.config.clone(),
+            config_file: self.config_file.clone(),
+            policy_flag: self.policy_flag.clone(),
+            config_flag: self.config_flag.clone(),
+            state_path: self.state_path.clone(),
+            keys_path: self.keys_path.clone(),
+            root: self.root.clone(),
+            pins: self.pins.clone(),
+            min_generation: self.min_generation,
+            clock: self.clock,
+            flags: self.flags.clone(),
+            on_scan: Box::new(|_, _| Box::new(())),
+            warn,
+        }
     }
 
     /// The state directory, which must exist and belong to who may be believed.

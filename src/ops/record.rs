@@ -5,7 +5,7 @@
 
 use super::alerts;
 use super::force::Force;
-use super::{Context, people};
+use super::{Context, deliver, people};
 use crate::alert::ledger::{self, Teller};
 use crate::alert::stamp::Stamp;
 use crate::config::Config;
@@ -53,23 +53,27 @@ pub fn made(context: &Context, state: &StateDir, made: &Made<'_>) {
     event.report = made.report.map(str::to_owned);
     event.digest = Some(hex(&made.manifest_digest));
     event.who = Some(who);
-    write(context, state, (&stamp, made.config), made.generation > 1, &|batch| {
+    let before = write(context, state, (&stamp, made.config), made.generation > 1, &|batch| {
         for path in &made.closed {
             batch.close(path)?;
         }
         batch.append(event.clone()).map(|_| ())
     });
+    if let Some(before) = before {
+        deliver::deliver(context, state, made.config, before);
+    }
 }
 
 /// Records what a stored check found, and keeps what is open, as far as the check reached.
-/// `differing` are sources that are not what is in force, each with what is told of it.
+/// `differing` are sources that are not what is in force, each with what is told of it. Returns the
+/// number of the record before, from which it is to be delivered.
 pub fn checked(
     context: &Context,
     state: &StateDir,
     force: &Force,
     report: &Report,
     differing: &[(Vec<u8>, String)],
-) {
+) -> Option<u64> {
     let generation = force.baseline.generation();
     let stamp = Stamp::new(context.clock.now(), force.host(), generation);
     // Beside a daemon, that delivers what is told here.
@@ -86,7 +90,7 @@ pub fn checked(
             batch.set_complete_check(&report.id)?;
         }
         batch.append(done(&stamp, report)).map(|_| ())
-    });
+    })
 }
 
 /// Tells what is not open yet, and closes what is open and was not found.
@@ -145,17 +149,19 @@ fn done(stamp: &Stamp, report: &Report) -> Event {
     of_report(stamp.event(Kind::ScanDone, Severity::Info, message), report)
 }
 
-/// Writes to the journal, once more if it turns out to be damaged; tells what went wrong.
+/// Writes to the journal, once more if it turns out to be damaged; tells what went wrong. Returns the
+/// number of the record before, if it was written.
 fn write(
     context: &Context,
     state: &StateDir,
     (stamp, config): (&Stamp, &Config),
     is_expected: bool,
     fill: &dyn Fn(&mut Batch<'_>) -> Result<(), journal::Error>,
-) {
+) -> Option<u64> {
     let attempt = |opened: Result<(Journal, Origin), journal::Error>| {
         let (mut journal, origin) = opened?;
         let mut batch = journal.batch()?;
+        let before = batch.head().seq;
         let begin = match &origin {
             Origin::Kept => None,
             Origin::New => is_expected.then(|| "was not there; a new one begins".to_owned()),
@@ -172,7 +178,7 @@ fn write(
         fill(&mut batch)?;
         batch.trim(config.journal.max_size_bytes, |dropped| stamp.dropped(dropped))?;
         batch.commit()?;
-        Ok(begin)
+        Ok((begin, before))
     };
     let now = context.clock.now();
     let mut written = attempt(Journal::open_to_write(state, now));
@@ -181,9 +187,16 @@ fn write(
         written = attempt(Journal::replace(state, now, cause));
     }
     match written {
-        Ok(Some(begun)) => (context.warn)(&format!("journal.db: {begun}")),
-        Ok(None) => {}
-        Err(error) => (context.warn)(&format!("{error}; this command is not in the journal")),
+        Ok((begun, before)) => {
+            if let Some(begun) = begun {
+                (context.warn)(&format!("journal.db: {begun}"));
+            }
+            Some(before)
+        }
+        Err(error) => {
+            (context.warn)(&format!("{error}; this command is not in the journal"));
+            None
+        }
     }
 }
 

@@ -328,6 +328,11 @@ impl StateDir {
         }
     }
 
+    /// Takes the lock of a command that delivers events.
+    pub fn lock_delivery(&self, purpose: &str) -> Result<Lock, StateError> {
+        self.lock_file(names::DELIVERY_LOCK, purpose)
+    }
+
     /// Takes the lock of whoever sends what is in the outbox.
     pub fn lock_outbox(&self, purpose: &str) -> Result<Lock, StateError> {
         self.lock_file(names::OUTBOX_LOCK, purpose)

@@ -14,6 +14,10 @@ pub const JOURNAL: &str = "journal.db";
 pub const OUTBOX: &str = "outbox";
 /// Held by whoever sends what is in the outbox.
 pub const OUTBOX_LOCK: &str = "outbox.lock";
+/// Held by a command that delivers events.
+pub const DELIVERY_LOCK: &str = "delivery.lock";
+/// What the daemon says of itself.
+pub const WATCH_STATUS: &str = "watch.status";
 /// Held by whoever writes a generation.
 pub const LOCK: &str = "lock";
 /// Held by the daemon.
