@@ -11,7 +11,6 @@ use crate::config::sink::Sink;
 use crate::journal::{self, Journal};
 use crate::model::event::Event;
 use crate::sys::stat::monotonic;
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -61,71 +60,63 @@ pub(super) const PAGE: usize = 256;
 /// How long a courier waits for a page.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Starts the thread of one sink's courier.
-///
-/// # Errors
-/// If there can be no thread.
-pub fn start(
-    (slot, sink): (usize, &Sink),
-    way: Box<dyn Way>,
-    position: u64,
-    board: &Arc<Board>,
-    ask: impl Fn(Request) + Send + 'static,
-) -> io::Result<std::thread::JoinHandle<()>> {
-    let board = Arc::clone(board);
-    let label = sink.label();
-    let courier = Courier::new(way, sink.min_severity, sink.max_per_minute, position);
-    std::thread::Builder::new()
-        .name(format!("sink-{slot}"))
-        .spawn(move || carry(slot, &label, courier, &board, &ask))
+/// The way of one sink's events from the board to its courier.
+pub struct Route {
+    /// Its number at the board.
+    pub slot: usize,
+    /// The sink's name.
+    pub label: String,
+    /// Where events are shown.
+    pub board: Arc<Board>,
+    /// Asks whoever has the journal.
+    pub ask: Box<dyn Fn(Request) + Send>,
 }
 
-fn carry(
-    slot: usize,
-    label: &str,
-    mut courier: Courier,
-    board: &Board,
-    ask: &dyn Fn(Request),
-) {
-    let started = monotonic();
-    let mut known = (0, 0);
-    let mut next: Option<Duration> = None;
-    loop {
-        let now = started.elapsed();
-        let wait = next.map(|next| next.saturating_sub(now));
-        // What there is no room for is left where it is, and not waited for.
-        let seen = if courier.has_room() { courier.seen() } else { u64::MAX - 1 };
-        let found = board.look(slot, seen, known, wait);
-        let now = started.elapsed();
-        if found.epoch != known.0 {
-            courier.start_over();
-        }
-        if found.reopen != known.1 {
-            courier.reopen();
-        }
-        known = (found.epoch, found.reopen);
-        for event in &found.unjournaled {
-            courier.offer_unjournaled(event);
-        }
-        if courier.has_room() {
-            if !found.events.is_empty() {
-                let some = &found.events[..found.events.len().min(PAGE)];
-                courier.offer(now, some, 0);
-            } else if found.head > courier.seen() && !found.is_closed {
-                fetch(label, &mut courier, now, ask);
+impl Route {
+    /// Carries events until the board is closed; the sink has all up to `position`.
+    pub fn carry(&self, sink: &Sink, way: Box<dyn Way>, position: u64) {
+        let &Route { slot, ref label, ref board, ref ask } = self;
+        let mut courier = Courier::new(way, sink.min_severity, sink.max_per_minute, position);
+        let started = monotonic();
+        let mut known = (0, 0);
+        let mut next: Option<Duration> = None;
+        loop {
+            let now = started.elapsed();
+            let wait = next.map(|next| next.saturating_sub(now));
+            // What there is no room for is left where it is, and not waited for.
+            let seen = if courier.has_room() { courier.seen() } else { u64::MAX - 1 };
+            let found = board.look(slot, seen, known, wait);
+            let now = started.elapsed();
+            if found.epoch != known.0 {
+                courier.start_over();
             }
+            if found.reopen != known.1 {
+                courier.reopen();
+            }
+            known = (found.epoch, found.reopen);
+            for event in &found.unjournaled {
+                courier.offer_unjournaled(event);
+            }
+            if courier.has_room() {
+                if !found.events.is_empty() {
+                    let some = &found.events[..found.events.len().min(PAGE)];
+                    courier.offer(now, some, 0);
+                } else if found.head > courier.seen() && !found.is_closed {
+                    fetch(label, &mut courier, now, ask);
+                }
+            }
+            if found.is_closed {
+                courier.finish(now);
+                board.note(slot, courier.position(), &[], true);
+                return;
+            }
+            let (notices, when) = courier.work(now);
+            board.note(slot, courier.position(), &notices, false);
+            for notice in notices {
+                ask(Request::Notice { label: label.clone(), notice });
+            }
+            next = when;
         }
-        if found.is_closed {
-            courier.finish(now);
-            board.note(slot, courier.position(), &[], true);
-            return;
-        }
-        let (notices, when) = courier.work(now);
-        board.note(slot, courier.position(), &notices, false);
-        for notice in notices {
-            ask(Request::Notice { label: label.to_owned(), notice });
-        }
-        next = when;
     }
 }
 

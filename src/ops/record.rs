@@ -137,7 +137,8 @@ fn of_report(mut event: Event, report: &Report) -> Event {
     event
 }
 
-fn done(stamp: &Stamp, report: &Report) -> Event {
+/// That a check is done.
+pub fn done(stamp: &Stamp, report: &Report) -> Event {
     let summary = &report.summary;
     let scope: Vec<String> =
         report.scope.paths.iter().map(|path| name::escape(&path.bytes())).collect();

@@ -123,6 +123,7 @@ impl Desk {
         };
         for (path, restored) in &looked.equal {
             let event = match (batch.open_at(path)?, restored) {
+                (Some(open), _) if looked.for_scans.contains(&open.rule) => None,
                 (Some(open), _) => resolved(batch, path, &open)?,
                 (None, Some(event)) => match self.pace.turn(path, self.started.elapsed()) {
                     Turn::Now { .. } => Some(batch.append((**event).clone())?),
@@ -134,7 +135,8 @@ impl Desk {
         }
         for top in &looked.subtrees {
             for (path, open) in batch.open_below(top)? {
-                if !looked.seen.contains(&path_key(&path)) {
+                let is_over = !looked.seen.contains(&path_key(&path));
+                if is_over && !looked.for_scans.contains(&open.rule) {
                     let event = resolved(batch, &path, &open)?;
                     written.events.extend(event.map(Arc::new));
                 }

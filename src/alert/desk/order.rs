@@ -72,6 +72,9 @@ pub struct Looked {
     pub subtrees: Vec<Vec<u8>>,
     /// Digests of the paths of what was seen in them: see [`path_key`].
     pub seen: HashSet<u64>,
+    /// Rules of which a look does not see everything, so that only a scan can say that their drift is
+    /// over.
+    pub for_scans: Vec<String>,
     /// The generation it was compared with.
     pub generation: u64,
 }

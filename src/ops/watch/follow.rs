@@ -1,0 +1,135 @@
+//! Taking up what came into force, and telling what differs from it.
+
+use super::super::{Error, check};
+use super::beside;
+use super::daemon::Daemon;
+use super::force::InForce;
+use super::sinks;
+use crate::alert::desk::order::Order;
+use crate::model::event::Kind;
+use crate::model::name;
+use crate::model::severity::Severity;
+use std::sync::Arc;
+
+impl Daemon {
+    /// Takes up the generation that is in force now, if it is another one.
+    pub(super) fn follow(&mut self) {
+        match InForce::load(&self.parts.context, &self.parts.state) {
+            Ok(next) if next.generation() == self.parts.in_force.generation() => {}
+            Ok(next) => {
+                self.take_up(Arc::new(next));
+                self.tell_reloaded("");
+            }
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    /// Takes up everything again, because somebody asked for it by SIGHUP.
+    pub(super) fn reload(&mut self) {
+        // Whoever does not listen does not wait for it.
+        let _ = self.parts.notify.reloading();
+        self.parts.board.reopen();
+        match InForce::load(&self.parts.context, &self.parts.state) {
+            Ok(next) => {
+                self.take_up(Arc::new(next));
+                // What could not be watched may be by now.
+                self.adopt();
+                self.tell_reloaded(", and everything was taken up again");
+            }
+            Err(error) => self.refuse(&error),
+        }
+        self.compare_sources();
+        self.say_ready();
+    }
+
+    fn tell_reloaded(&self, more: &str) {
+        let generation = self.parts.in_force.generation();
+        let message = format!("generation {generation} is watched now{more}");
+        let mut event = self.stamp().event(Kind::Reloaded, Severity::Info, message);
+        let digest = self.parts.in_force.force.baseline.sealed().digest;
+        event.digest = Some(crate::model::value::hex(&digest));
+        self.tell(event);
+    }
+
+    /// What does not verify is told once, and what was in force stays so.
+    fn refuse(&mut self, error: &Error) {
+        let text = format!("{error}; generation {} stays in force", self.parts.in_force.generation());
+        if self.trouble.as_ref() != Some(&text) {
+            self.tell_degraded(Severity::Critical, &text);
+            self.trouble = Some(text);
+        }
+    }
+
+    /// The baseline's file was touched: it is verified once more.
+    ///
+    /// # Errors
+    /// An integrity failure if it does not verify: nothing can be compared with it any more.
+    pub(super) fn verify_again(&mut self) -> Result<(), Error> {
+        match InForce::load(&self.parts.context, &self.parts.state) {
+            Ok(next) => {
+                let text = "the file of the baseline was touched; it verifies, and is opened anew";
+                self.tell_degraded(Severity::Medium, text);
+                self.take_up(Arc::new(next));
+                self.want_everything();
+                Ok(())
+            }
+            Err(error) => {
+                let text = format!("{error}; nothing can be compared with the baseline any more");
+                let event = self.stamp().degraded(Severity::Critical, &text);
+                self.stop(event);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells sources that are not what is in force, each once as long as it differs in the same way.
+    pub(super) fn compare_sources(&mut self) {
+        let differing = check::differing_sources(&self.parts.context, &self.parts.in_force.force);
+        for source in differing.iter().filter(|source| !self.differing.contains(source)) {
+            let event =
+                self.stamp().event(Kind::SourceDiffers, Severity::Critical, beside::line(source));
+            self.tell(event.about(&source.0));
+        }
+        let over = self.differing.iter().filter(|source| !differing.contains(source));
+        for (path, _) in over.filter(|(path, _)| !differing.iter().any(|(now, _)| now == path)) {
+            let message = format!("{} is what is in force again", name::escape(path));
+            let event = self.stamp().event(Kind::Resolved, Severity::Critical, message);
+            self.tell(event.about(path));
+        }
+        self.differing = differing;
+    }
+
+    /// Other sinks take over from those there were.
+    pub(super) fn change_sinks(&mut self, old: &InForce) {
+        let next = Arc::clone(&self.parts.in_force);
+        let config = &next.force.config;
+        if old.force.config.sinks == config.sinks {
+            return;
+        }
+        for sink in &config.sinks.0 {
+            let program = sinks::program(sink);
+            if program.is_some_and(|program| !self.parts.programs.contains(&program)) {
+                let text = format!(
+                    "sink {}: restart needed: programs are run by a process that was started before this one was configured",
+                    sink.label()
+                );
+                self.tell_degraded(Severity::High, &text);
+            }
+        }
+        let known = self.parts.board.slots();
+        let head = self.parts.board.tally().head;
+        let parts = &self.parts;
+        let (run, orders) = (&parts.run, &parts.orders);
+        match sinks::start(&config.sinks.0, &known, head, run, orders, &parts.threads) {
+            Ok(board) => {
+                self.parts.board.close();
+                self.parts.board = Arc::clone(&board);
+                self.order(Order::Sinks(board));
+            }
+            Err(error) => {
+                let text = format!("sinks: {error}; those that were in force stay so; restart fim watch");
+                self.tell_degraded(Severity::High, &text);
+            }
+        }
+    }
+}
