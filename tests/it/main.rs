@@ -35,6 +35,7 @@ mod mail;
 mod pins;
 mod policy;
 mod readme;
+mod scope;
 mod selection;
 mod state;
 mod status;
