@@ -8,4 +8,5 @@ pub mod priority;
 pub mod privilege;
 pub mod service;
 pub mod stat;
+pub mod wait;
 pub mod xattr;

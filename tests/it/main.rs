@@ -24,6 +24,7 @@ mod determinism;
 mod enemies;
 mod events;
 mod faults;
+mod follow;
 mod generations;
 mod growing;
 mod init;
