@@ -1,7 +1,7 @@
 //! The configuration, fim.toml: its schema, its defaults, and every error in it in one go.
 //!
 //! Plain values only: nothing here opens, resolves or connects. When a schedule falls due is in
-//! `schedule.rs`.
+//! `schedule/`.
 
 pub mod schedule;
 pub mod sink;
