@@ -425,6 +425,14 @@ pub(super) enum SinkVerb {
 pub(super) enum EventsVerb {
     /// List events, oldest first
     List(EventsArguments),
+    /// Print the last events, and then each as it comes
+    Follow {
+        #[command(flatten)]
+        arguments: EventsArguments,
+        /// How many events it begins with
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+        lines: usize,
+    },
     /// Verify the hash chain of all events
     Verify {
         /// A log kept elsewhere: syslog lines or JSON lines that were received from this host

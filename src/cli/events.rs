@@ -6,24 +6,30 @@ use crate::journal::filter::Filter;
 use crate::model::event::Event;
 use crate::model::name::{self, escape};
 use crate::model::severity::Severity;
-use crate::ops::events::Outcome;
+use crate::ops::events::{Outcome, Told};
 use crate::ops::status::{JournalState, Status, Verdict};
 use crate::ops::{self, Error};
 use crate::report::json;
+use crate::sys::wait;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 /// Deviations that are listed before they are only counted.
 const LINES: usize = 100;
+
+/// Time between two looks for what is new.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// Runs `fim events`.
 pub(super) fn events(global: &GlobalArguments, verb: EventsVerb) -> Result<u8, Error> {
     let context = context(global)?;
     match verb {
         EventsVerb::List(arguments) => list(&context, arguments),
+        EventsVerb::Follow { arguments, lines } => follow(&context, arguments, lines),
         EventsVerb::Verify { against } => {
             let outcome = ops::events::verify(&context, against.as_deref())?;
             output(|out| verified(&outcome, out))?;
@@ -32,24 +38,61 @@ pub(super) fn events(global: &GlobalArguments, verb: EventsVerb) -> Result<u8, E
     }
 }
 
-fn list(context: &ops::Context, arguments: EventsArguments) -> Result<u8, Error> {
-    let filter = Filter {
+fn filter(arguments: EventsArguments) -> Filter {
+    Filter {
         since: arguments.since,
         until: arguments.until,
         kinds: arguments.kinds,
         rule: arguments.rule,
         min_severity: arguments.min_severity,
         path: arguments.path.map(|path| name::bytes(&path).to_vec()),
-    };
+    }
+}
+
+fn follow(context: &ops::Context, arguments: EventsArguments, lines: usize) -> Result<u8, Error> {
+    let format = arguments.format;
+    if format == Format::Json {
+        let cause = "has no end, so that it is no document; use --format ndjson";
+        return Err(Error::Usage(format!("--format json: {cause}")));
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut written = Ok(());
+    let followed = ops::events::follow(context, &filter(arguments), lines, &mut |told| {
+        let still_there = match told {
+            Told::Event(event) => write_event(event, format, false, &mut out).map(|()| true),
+            Told::Note(text) => {
+                term::say(&format!("fim: {text}"));
+                Ok(true)
+            }
+            Told::Pause => out.flush().and_then(|()| {
+                let closed = wait::is_closed_within(io::stdout().as_fd(), BETWEEN_LOOKS)?;
+                Ok(!closed)
+            }),
+        };
+        match still_there {
+            Ok(true) => return ControlFlow::Continue(()),
+            Ok(false) => {}
+            Err(error) => written = Err(error),
+        }
+        ControlFlow::Break(())
+    });
+    followed?;
+    written_well(written, "standard output")?;
+    Ok(exit::DONE)
+}
+
+fn list(context: &ops::Context, arguments: EventsArguments) -> Result<u8, Error> {
+    let format = arguments.format;
+    let filter = filter(arguments);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
     let mut count = 0;
     let listed = ops::events::list(context, &filter, &mut |event| {
-        written = write_event(event, arguments.format, count == 0, &mut out);
+        written = write_event(event, format, count == 0, &mut out);
         count += 1;
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    if arguments.format == Format::Json && listed.is_ok() {
+    if format == Format::Json && listed.is_ok() {
         let end: &[u8] = if count == 0 { b"[]\n" } else { b"\n]\n" };
         written = written.and_then(|()| out.write_all(end));
     }

@@ -1,11 +1,12 @@
 //! The configuration, fim.toml: its schema, its defaults, and every error in it in one go.
 //!
-//! Plain values only: nothing here opens, resolves or connects. When a schedule
-//! falls due is for the daemon; here it is a cron expression or empty.
+//! Plain values only: nothing here opens, resolves or connects. When a schedule falls due is in
+//! `schedule/`.
 
+pub mod schedule;
 pub mod sink;
 
-use croner::parser::{CronParser, Seconds, Year};
+use schedule::Schedule;
 use sink::Sink;
 
 use crate::model::diagnostic::Diagnostic;
@@ -252,7 +253,10 @@ fn read_watch<'t>(sheet: &mut Sheet<'t, '_>, mut table: Table<'t>) -> Watch {
         debounce: debounce.unwrap_or(default.debounce),
         // A longer debounce alone is not wrong: the delay goes along.
         max_delay: max_delay.unwrap_or(default.max_delay.max(debounce.unwrap_or_default())),
-        schedule: read_with(sheet, &mut table, "schedule", five_fields).unwrap_or(default.schedule),
+        schedule: read_with(sheet, &mut table, "schedule", |text| {
+            Schedule::parse(text).map(|_| text.to_owned())
+        })
+        .unwrap_or(default.schedule),
         jitter: read_with(sheet, &mut table, "jitter", measure::duration).unwrap_or(default.jitter),
         heartbeat: read_with(sheet, &mut table, "heartbeat", measure::duration)
             .unwrap_or(default.heartbeat),
@@ -338,22 +342,6 @@ pub fn places(text: &str) -> Option<Config> {
         trust: Trust { site: pin("site"), local: pin("local") },
         ..Config::default()
     })
-}
-
-/// A cron expression: minute, hour, day of the month, month, day of the week: crontab(5).
-fn five_fields(text: &str) -> Result<String, String> {
-    match text.split_whitespace().count() {
-        0 if text.is_empty() => Ok(String::new()),
-        5 => {
-            let parser =
-                CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-            match parser.parse(text) {
-                Ok(_) => Ok(text.to_owned()),
-                Err(error) => Err(format!("expected a cron expression: {error}")),
-            }
-        }
-        _ => Err("expected a cron expression of five fields, or \"\" for none".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -7,13 +7,14 @@
 
 use super::coverage::Coverage;
 use super::focus::Focus;
+use super::workers::Workers;
 use crate::baseline::rows::{DirRow, Reader, Recorded, Span};
 use crate::baseline::{self, Baseline};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Finding, Place, Problem, RuleIndex, Unexamined, What};
 use crate::model::facts::{Facts, ObjectType, Stat};
 use crate::model::name::DirName;
-use crate::model::scope::Scope;
+use crate::model::scope::{Look, Scope};
 use crate::policy::Rule;
 use crate::policy::selection::{Ground, Selection, Wants};
 use crate::scan::directory::{self, Anchor, Listed, Listing, OpenDir};
@@ -24,6 +25,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Names that one task looks at; a directory with more is cut into several.
 const SPAN_NAMES: usize = 512;
+
+/// The digests of a content.
+pub(super) const CONTENTS: AttributeSet =
+    AttributeSet::of(&[Attribute::Content, Attribute::Sha256, Attribute::Sha512]);
 
 /// What an examination is made of.
 #[derive(Clone, Copy, Debug)]
@@ -89,12 +94,6 @@ pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Resul
     let stat = crate::sys::stat::of(root.fd()).map_err(|error| root_error(&error))?;
     let file_system =
         crate::sys::stat::file_system_of(root.fd()).map_err(|error| root_error(&error))?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads(tools.settings.threads))
-        .thread_name(|number| format!("scan-{number}"))
-        .stack_size(8 * 1024 * 1024)
-        .build()
-        .map_err(|error| Error::Threads(error.to_string()))?;
     let examination = Examination {
         input,
         tools,
@@ -126,17 +125,11 @@ pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Resul
         row: row.as_ref().map(|row| row.id),
         recorded: row.and_then(|row| row.recorded),
     };
-    pool.in_place_scope(|scope| examination.directory(job, scope));
+    examination.run(job)?;
     if let Some(error) = lock(&examination.fatal).take() {
         return Err(Error::Baseline(error));
     }
     Ok(examination.outcome())
-}
-
-/// How many threads serve: cold scans wait for the disk, and waiting threads cost nothing.
-fn threads(asked: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if asked > 0 { asked.min(256) } else { cores }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -219,12 +212,12 @@ struct Own {
 }
 
 impl<'a> Examination<'a> {
-    /// Visits one directory, and leaves those below it to the pool.
-    pub(super) fn directory<'s>(&'s self, job: Job, scope: &rayon::Scope<'s>) {
+    /// Visits one directory, and leaves those below it to the workers.
+    pub(super) fn directory<'s>(&'s self, job: Job, workers: Workers<'_, 's>) {
         if self.stopped.load(Ordering::Relaxed) {
             return;
         }
-        if let Err(error) = self.try_directory(job, scope) {
+        if let Err(error) = self.try_directory(job, workers) {
             self.stop(error);
         }
     }
@@ -237,7 +230,7 @@ impl<'a> Examination<'a> {
     fn try_directory<'s>(
         &'s self,
         job: Job,
-        scope: &rayon::Scope<'s>,
+        workers: Workers<'_, 's>,
     ) -> Result<(), baseline::Error> {
         let opened = match &job.anchor {
             None => Ok(Arc::clone(&self.root)),
@@ -314,16 +307,18 @@ impl<'a> Examination<'a> {
             listing,
         });
         self.coverage.missing(&visiting);
-        if spans == 1 {
-            return self.span(&visiting, 0, scope);
-        }
         for number in 0..spans {
-            let visiting = Arc::clone(&visiting);
-            scope.spawn(move |scope| {
-                if let Err(error) = self.span(&visiting, number, scope) {
-                    self.stop(error);
+            match workers {
+                Workers::Pool(scope) if spans > 1 => {
+                    let visiting = Arc::clone(&visiting);
+                    scope.spawn(move |scope| {
+                        if let Err(error) = self.span(&visiting, number, Workers::Pool(scope)) {
+                            self.stop(error);
+                        }
+                    });
                 }
-            });
+                Workers::Pool(_) | Workers::Caller(_) => self.span(&visiting, number, workers)?,
+            }
         }
         Ok(())
     }
@@ -375,6 +370,9 @@ impl<'a> Examination<'a> {
         if !self.input.scope.is_running_system() {
             kept = kept.without(Attribute::Mount);
         }
+        if self.input.scope.look == Look::Hint && kept.contains(Attribute::GrowingSize) {
+            kept = kept.minus(CONTENTS);
+        }
         if place.file_system.unstable_inodes {
             for attribute in kept.iter().filter(|attribute| attribute.row().needs_stable_inodes) {
                 kept = kept.without(attribute);
@@ -414,7 +412,7 @@ impl<'a> Examination<'a> {
         &'s self,
         visiting: &Arc<Visiting>,
         number: usize,
-        scope: &rayon::Scope<'s>,
+        workers: Workers<'_, 's>,
     ) -> Result<(), baseline::Error> {
         let listing = &visiting.listing;
         let first = number * SPAN_NAMES;
@@ -451,8 +449,13 @@ impl<'a> Examination<'a> {
             self.finish(visiting, &mut task.findings);
         }
         self.tell(task.findings);
-        for job in task.jobs {
-            scope.spawn(move |scope| self.directory(job, scope));
+        match workers {
+            Workers::Pool(scope) => {
+                for job in task.jobs {
+                    scope.spawn(move |scope| self.directory(job, Workers::Pool(scope)));
+                }
+            }
+            Workers::Caller(jobs) => jobs.borrow_mut().extend(task.jobs),
         }
         Ok(())
     }

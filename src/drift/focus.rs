@@ -45,15 +45,16 @@ impl Node {
 impl Focus {
     /// The focus in `/`.
     pub(super) fn root(extent: &Extent) -> Focus {
-        let (paths, is_subtree) = match extent {
+        let places = match extent {
             Extent::Everything => return Focus::Inside,
-            Extent::Subtrees(paths) => (paths, true),
-            Extent::Objects(paths) => (paths, false),
+            Extent::Places(places) => places,
         };
         let mut root = Node::default();
-        for path in paths {
-            let components: Vec<&[u8]> = name::components(path).collect();
-            root.insert(components.iter(), is_subtree);
+        for (paths, is_subtree) in [(&places.subtrees, true), (&places.objects, false)] {
+            for path in paths {
+                let components: Vec<&[u8]> = name::components(path).collect();
+                root.insert(components.iter(), is_subtree);
+            }
         }
         Focus::at(Arc::new(root))
     }
@@ -95,21 +96,37 @@ impl Focus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::scope::Places;
 
     #[test]
     fn subtrees_take_all_below_and_objects_only_themselves() {
         let paths = vec![b"/etc/ssh".to_vec(), b"/etc/passwd".to_vec()];
-        let root = Focus::root(&Extent::Subtrees(paths.clone()));
+        let root = Focus::root(&Extent::subtrees(paths.clone()));
         assert!(!root.is_inside());
         assert!(root.step(b"usr").is_none());
         let etc = root.step(b"etc").unwrap();
         assert_eq!(etc.names().unwrap().len(), 2);
         let ssh = etc.step(b"ssh").unwrap();
         assert!(ssh.is_inside() && ssh.step(b"anything").unwrap().is_inside());
-        let etc = Focus::root(&Extent::Objects(paths)).step(b"etc").unwrap();
+        let etc = Focus::root(&Extent::objects(paths)).step(b"etc").unwrap();
         let ssh = etc.step(b"ssh").unwrap();
         assert!(ssh.is_inside() && ssh.step(b"anything").is_none());
-        assert!(Focus::root(&Extent::Subtrees(vec![b"/".to_vec()])).step(b"x").is_some());
+        assert!(Focus::root(&Extent::subtrees(vec![b"/".to_vec()])).step(b"x").is_some());
         assert!(Focus::root(&Extent::Everything).is_inside());
+        assert!(!Focus::root(&Extent::objects(Vec::new())).is_inside());
+    }
+
+    #[test]
+    fn a_place_may_be_asked_for_both_ways_and_hold_others() {
+        let paths = |paths: &[&str]| paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        let root = Focus::root(&Extent::Places(Places {
+            subtrees: paths(&["/etc/ssh", "/srv"]),
+            objects: paths(&["/etc", "/etc/ssh", "/srv/www/index"]),
+        }));
+        let etc = root.step(b"etc").unwrap();
+        assert!(etc.is_inside() && etc.is_narrow());
+        assert_eq!(etc.names().unwrap().len(), 1);
+        assert!(etc.step(b"ssh").unwrap().step(b"moduli").unwrap().is_inside());
+        assert!(root.step(b"srv").unwrap().step(b"other").unwrap().is_inside());
     }
 }

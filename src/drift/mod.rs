@@ -1,6 +1,6 @@
 //! Drift: what differs between a baseline and the host.
 //!
-//! `examine.rs` walks, `entry.rs` and `finish.rs` look at what lies in one directory, and
+//! `examine.rs` walks, with `workers.rs`, `entry.rs` looks at what lies in one directory, and
 //! `compare.rs` is the one judgement they all ask.
 
 pub mod compare;
@@ -11,3 +11,4 @@ mod focus;
 pub mod names;
 mod removed;
 mod rotated;
+mod workers;

@@ -4,8 +4,8 @@
 //! to compare. Anything else that changed about the file stays drift.
 
 use super::compare::compare;
-use super::examine::{Examination, Visiting};
-use crate::model::attribute::{Attribute, AttributeSet};
+use super::examine::{CONTENTS, Examination, Visiting};
+use crate::model::attribute::Attribute;
 use crate::model::change::{Change, Difference, Finding, Place, RuleIndex, What};
 use crate::model::facts::{ObjectType, Stat};
 use crate::model::record::Record;
@@ -68,7 +68,8 @@ impl Examination<'_> {
         }));
     }
 
-    /// Whether the recorded part of a rotated file is unchanged, where the rule compares it.
+    /// Whether the recorded part of a rotated file is unchanged, where the rule compares it; a hint
+    /// reads none of it and leaves that to the next scan.
     fn is_intact(
         &self,
         visiting: &Arc<Visiting>,
@@ -76,10 +77,8 @@ impl Examination<'_> {
         rule: RuleIndex,
         now: &[u8],
     ) -> bool {
-        let contents =
-            AttributeSet::of(&[Attribute::Content, Attribute::Sha256, Attribute::Sha512]);
-        let compared = self.input.selection.attributes(rule).intersection(contents);
-        if compared.is_empty() {
+        let compared = self.input.selection.attributes(rule).intersection(CONTENTS);
+        if compared.is_empty() || self.input.scope.look == Look::Hint {
             return true;
         }
         let Ok(name) = directory::c_name(now) else { return false };

@@ -200,9 +200,26 @@ impl Journal {
     /// none. Ends early if `each` says so.
     pub fn replay(
         &self,
+        each: impl FnMut(Result<Event, u64>) -> std::ops::ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.replay_from(i64::MIN, each)
+    }
+
+    /// The same with the records after number `after`. Where there are none it costs a look at the
+    /// file, so that it can be asked again and again.
+    pub fn replay_after(
+        &self,
+        after: u64,
+        each: impl FnMut(Result<Event, u64>) -> std::ops::ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.replay_from(i64::try_from(after).unwrap_or(i64::MAX), each)
+    }
+
+    fn replay_from(
+        &self,
+        mut after: i64,
         mut each: impl FnMut(Result<Event, u64>) -> std::ops::ControlFlow<()>,
     ) -> Result<(), Error> {
-        let mut after = i64::MIN;
         loop {
             let page = page(&self.connection, after)?;
             let Some(last) = page.last() else { return Ok(()) };

@@ -15,15 +15,34 @@ pub struct Scope {
     pub root: PathBuf,
 }
 
-/// Which objects are examined. Paths are those of the checked system, absolute, normal and resolved.
+/// Which objects are examined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// Everything the policy covers.
     Everything,
-    /// What it covers at these paths and below them.
-    Subtrees(Vec<Vec<u8>>),
+    /// What it covers at some places.
+    Places(Places),
+}
+
+/// Places in the checked system: paths that are absolute, normal and resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Paths that stand for themselves and all below them.
+    pub subtrees: Vec<Vec<u8>>,
+    /// Paths that stand for themselves only.
+    pub objects: Vec<Vec<u8>>,
+}
+
+impl Extent {
+    /// What the policy covers at these paths and below them.
+    pub fn subtrees(subtrees: Vec<Vec<u8>>) -> Extent {
+        Extent::Places(Places { subtrees, objects: Vec::new() })
+    }
+
     /// What it covers at exactly these paths.
-    Objects(Vec<Vec<u8>>),
+    pub fn objects(objects: Vec<Vec<u8>>) -> Extent {
+        Extent::Places(Places { subtrees: Vec::new(), objects })
+    }
 }
 
 impl Scope {
@@ -35,8 +54,8 @@ impl Scope {
     /// The subtrees it is limited to; none if it is not.
     pub fn subtrees(&self) -> &[Vec<u8>] {
         match &self.extent {
-            Extent::Subtrees(paths) => paths,
-            Extent::Everything | Extent::Objects(_) => &[],
+            Extent::Places(places) => &places.subtrees,
+            Extent::Everything => &[],
         }
     }
 
@@ -54,6 +73,9 @@ pub enum Look {
     Full,
     /// Content only where size, mtime, ctime or inode differ from the record.
     Fast,
+    /// Everything but the content of files that may grow: they are written all the time, and what
+    /// they had before is read again by the next scan.
+    Hint,
     /// Names and types only: what the policy covers, nothing about it.
     Names,
 }

@@ -219,7 +219,7 @@ impl Review {
             return Ok(plan);
         }
         let scope = Scope {
-            extent: Extent::Objects(objects.into_iter().collect()),
+            extent: Extent::objects(objects.into_iter().collect()),
             look: Look::Full,
             ..Scope::everything(context.root.clone())
         };

@@ -18,6 +18,7 @@ pub mod history;
 pub mod init;
 pub mod key;
 pub mod mail;
+pub mod metrics;
 pub mod people;
 pub mod policy;
 pub mod record;

@@ -2,7 +2,7 @@
 
 use super::{Context, Error};
 use crate::baseline::Baseline;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::drift::examine::{self, Input, Outcome, Visit};
 use crate::model::name;
 use crate::model::scope::{Extent, Look, Scope};
@@ -10,6 +10,7 @@ use crate::policy::selection::Selection;
 use crate::policy::{Rule, pattern};
 use crate::scan::{Settings, Tools};
 use crate::sys::open;
+use crate::sys::priority::IoPriority;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,20 +65,47 @@ pub struct Spent {
     pub touched: u64,
 }
 
-/// Examines, with the progress told to whoever wants to know.
+/// How the configuration wants scans to read.
+pub fn settings(config: &Config) -> Settings {
+    Settings {
+        threads: config.scan.threads as usize,
+        max_rate: config.scan.max_rate_bytes,
+        max_object_time: config.scan.max_object_time,
+        io_priority: match config.scan.io_priority {
+            config::IoPriority::Idle => Some(IoPriority::Idle),
+            config::IoPriority::BestEffort => Some(IoPriority::BestEffort),
+            config::IoPriority::None => None,
+        },
+        background: false,
+    }
+}
+
+/// Examines as the configuration says, with the progress told to whoever wants to know.
 pub fn run(
     context: &Context,
     config: &Config,
+    rules: (&Rules, &Selection),
+    baseline: Option<&Baseline>,
+    scope: &Scope,
+    visit: &dyn Visit,
+) -> Result<(Outcome, Spent), Error> {
+    let mut settings = settings(config);
+    if baseline.is_none() {
+        // The first baseline: an administrator waits for it, and it is not made every night.
+        settings.io_priority = None;
+    }
+    run_with(context, settings, rules, baseline, scope, visit)
+}
+
+/// The same with other settings.
+pub fn run_with(
+    context: &Context,
+    settings: Settings,
     (rules, selection): (&Rules, &Selection),
     baseline: Option<&Baseline>,
     scope: &Scope,
     visit: &dyn Visit,
 ) -> Result<(Outcome, Spent), Error> {
-    let settings = Settings {
-        threads: config.scan.threads as usize,
-        max_rate: config.scan.max_rate_bytes,
-        max_object_time: config.scan.max_object_time,
-    };
     let tools = Arc::new(Tools::new(settings));
     let expected = baseline.filter(|_| scope.extent == Extent::Everything);
     let expected = expected.map(|baseline| baseline.sealed().manifest.entries);
@@ -153,7 +181,7 @@ pub fn scope(
     resolved_paths.dedup();
     let extent = match resolved_paths.is_empty() {
         true => Extent::Everything,
-        false => Extent::Subtrees(resolved_paths),
+        false => Extent::subtrees(resolved_paths),
     };
     Ok((Scope { extent, look, ..Scope::everything(context.root.clone()) }, notes))
 }

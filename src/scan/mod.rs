@@ -7,6 +7,7 @@ pub mod digest;
 pub mod directory;
 pub mod probe;
 
+use crate::sys::priority::{self, IoPriority};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,30 @@ pub struct Settings {
     pub max_rate: u64,
     /// An object that takes longer is left unexamined.
     pub max_object_time: Duration,
+    /// Whom its threads give way to when they read; `None` for nobody.
+    pub io_priority: Option<IoPriority>,
+    /// Whether its threads compute only with what others leave over.
+    pub background: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { threads: 0, max_rate: 0, max_object_time: Duration::from_secs(3600) }
+        Settings {
+            threads: 0,
+            max_rate: 0,
+            max_object_time: Duration::from_secs(3600),
+            io_priority: None,
+            background: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Gives the calling thread the priorities of the scan.
+    pub fn apply_priorities(&self) {
+        // A scan that could not be made to stand back finds the same; it is only in others' way.
+        let _ = self.io_priority.map(priority::set_io_priority);
+        let _ = self.background.then(priority::set_background);
     }
 }
 

@@ -268,7 +268,7 @@ fn probe_file(
         if let Some(wanted) = content {
             let kept = match question.look {
                 Look::Fast => unchanged_digests(question.recorded, before),
-                Look::Full | Look::Names => None,
+                Look::Full | Look::Hint | Look::Names => None,
             };
             let prefix = recorded_size.filter(|size| growing && *size <= before.size);
             let extent = Extent {

@@ -10,4 +10,5 @@ pub mod privilege;
 pub mod service;
 pub mod socket;
 pub mod stat;
+pub mod wait;
 pub mod xattr;
