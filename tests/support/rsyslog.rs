@@ -56,11 +56,7 @@ impl Rsyslog {
     /// Starts one and waits until it listens everywhere.
     pub fn start() -> Rsyslog {
         let scratch = tempfile::Builder::new().prefix("fim-rsyslog-").tempdir().unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        // All at once, so that they are different ones.
-        let (tcp, tls, udp) = (free(), free(), UdpSocket::bind("127.0.0.1:0").unwrap());
-        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-        let (tcp, tls, udp) = (port(&tcp), port(&tls), udp.local_addr().unwrap().port());
+        let [tcp, tls, udp] = free_ports();
         let certificates = Certificates::new();
         let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(at("rsyslog.conf"), configuration(&at, &certificates, [udp, tcp, tls]))
@@ -158,6 +154,15 @@ impl Drop for Rsyslog {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Ports on which nobody listens: two for TCP and one for UDP.
+fn free_ports() -> [u16; 3] {
+    // All at once, so that they are different ones.
+    let (first, second) = (TcpListener::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0"));
+    let third = UdpSocket::bind("127.0.0.1:0");
+    [first.unwrap().local_addr(), second.unwrap().local_addr(), third.unwrap().local_addr()]
+        .map(|address| address.unwrap().port())
 }
 
 /// The parameters of structured data as rsyslog gives it, in which only `"`, `\` and `]` are escaped.
