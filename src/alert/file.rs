@@ -138,6 +138,26 @@ mod tests {
         Lines::new(Purpose::Events, path.to_owned())
     }
 
+    /// A file system that is soon full, until it is dropped.
+    struct Mounted<'a>(&'a Path);
+
+    impl Mounted<'_> {
+        fn small(at: &Path) -> Option<Mounted<'_>> {
+            let mount = std::process::Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"])
+                .arg(at)
+                .output();
+            mount.is_ok_and(|output| output.status.success()).then_some(Mounted(at))
+        }
+    }
+
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            // Also while a test that failed has it open.
+            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+        }
+    }
+
     /// The numbers of the events in a file, a line each; `None` for a line that is no event.
     fn seqs(path: &Path) -> Vec<Option<u64>> {
         let text = std::fs::read_to_string(path).unwrap();
@@ -192,14 +212,10 @@ mod tests {
     #[test]
     fn a_full_disk_leaves_no_part_of_a_line() {
         let scratch = tempfile::tempdir().unwrap();
-        let mount = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"])
-            .arg(scratch.path())
-            .output();
-        if !mount.is_ok_and(|output| output.status.success()) {
+        let Some(_mounted) = Mounted::small(scratch.path()) else {
             println!("skipped: only root can mount a small file system");
             return;
-        }
+        };
         let path = scratch.path().join("events");
         let mut way = lines(&path);
         let mut taken = 0;
@@ -215,8 +231,6 @@ mod tests {
         assert!(error.contains("no space left on device; see whether"), "{error}");
         std::fs::write(&path, "").unwrap();
         assert_eq!(way.send(&[event(99)]), Sent::taken(1));
-        let found = seqs(&path);
-        std::process::Command::new("umount").arg(scratch.path()).status().unwrap();
-        assert_eq!(found, [Some(99)]);
+        assert_eq!(seqs(&path), [Some(99)]);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod host;
 pub mod kernel;
+pub mod rsyslog;
 pub mod smtp;
 pub mod terminal;
 pub mod tool;

@@ -40,18 +40,23 @@ impl Local {
         let identity = identity(path)?;
         let datagram = UnixDatagram::unbound()?;
         let socket = match datagram.connect(path) {
-            Ok(()) => {
-                datagram.set_write_timeout(Some(TIMEOUT))?;
-                Socket::Datagram(datagram)
-            }
+            Ok(()) => Socket::Datagram(datagram),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::PROTOTYPE) => {
-                let stream = UnixStream::connect(path)?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
-                Socket::Stream(stream)
+                Socket::Stream(UnixStream::connect(path)?)
             }
             Err(error) => return Err(error),
         };
-        Ok(Local { path: path.to_owned(), socket, identity, written: 0 })
+        let local = Local { path: path.to_owned(), socket, identity, written: 0 };
+        local.set_timeout(TIMEOUT)?;
+        Ok(local)
+    }
+
+    /// How long a write may wait.
+    pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match &self.socket {
+            Socket::Datagram(socket) => socket.set_write_timeout(Some(timeout)),
+            Socket::Stream(stream) => stream.set_write_timeout(Some(timeout)),
+        }
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

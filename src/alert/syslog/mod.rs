@@ -213,3 +213,262 @@ impl Way for Syslog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::way::Purpose;
+    use crate::config::sink::{Facility, Format, Host};
+    use crate::model::event::Kind;
+    use crate::model::severity::Severity;
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    fn event(seq: u64) -> Arc<Event> {
+        let event = Event::new(Kind::Changed, Severity::High, format!("number {seq}"));
+        Arc::new(Event { seq, ..event })
+    }
+
+    fn way(target: Target) -> Syslog {
+        let form = Form::new(Purpose::Events, "here", &target, Format::Rfc5424, Facility::AUTHPRIV);
+        Syslog::new(target, None, form)
+    }
+
+    fn host(port: u16) -> Host {
+        Host { name: "127.0.0.1".to_owned(), port }
+    }
+
+    /// Asks until the answer is another than `Pending`.
+    fn settled(way: &mut Syslog) -> Settled {
+        let until = monotonic() + Duration::from_secs(60);
+        loop {
+            match way.settle() {
+                Settled::Pending { .. } if monotonic() < until => {
+                    crate::model::clock::pause(Duration::from_millis(2));
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    fn datagram(socket: &UnixDatagram) -> String {
+        let mut buffer = [0; 9000];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    fn unavailable(sent: &Sent) -> &str {
+        match &sent.error {
+            Some(Error::Unavailable(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_local_socket_that_was_replaced_is_found() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("log");
+        let mut way = way(Target::Unix(path.clone()));
+        let sent = way.send(&[event(1)]);
+        assert!(unavailable(&sent).ends_with("; see whether the receiver runs"), "{sent:?}");
+        let first = UnixDatagram::bind(&path).unwrap();
+        assert_eq!(way.send(&[event(1), event(2)]), Sent::taken(2));
+        assert_eq!(way.settle(), Settled::Pending { before: 1 });
+        assert!(datagram(&first).ends_with("number 1"));
+        assert!(datagram(&first).ends_with("number 2"));
+        assert_eq!(way.settle(), Settled::All);
+        std::fs::remove_file(&path).unwrap();
+        let second = UnixDatagram::bind(&path).unwrap();
+        drop(first);
+        assert_eq!(way.send(&[event(3)]), Sent::taken(1), "at once over the new one");
+        assert!(datagram(&second).ends_with("number 3"));
+        // What a daemon had not read when it ended is lost.
+        assert_eq!(way.settle(), Settled::All);
+        assert_eq!(way.send(&[event(4)]), Sent::taken(1));
+        drop(second);
+        assert_eq!(way.settle(), Settled::Lost { from: 4 });
+        assert_eq!(way.settle(), Settled::All, "that is told once");
+        assert!(way.send(&[event(4)]).error.is_some());
+    }
+
+    #[test]
+    fn a_daemon_that_was_killed_loses_nothing_of_what_it_had_not_read() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("log");
+        let mut way = way(Target::Unix(path.clone()));
+        let first = UnixDatagram::bind(&path).unwrap();
+        assert_eq!(way.send(&[event(1), event(2)]), Sent::taken(2));
+        drop(first);
+        let sent = way.send(&[event(3)]);
+        assert_eq!(sent, Sent { taken: 0, error: None, lost: Some(1) });
+    }
+
+    #[test]
+    fn a_full_local_socket_takes_what_it_can_and_stays_open() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("log");
+        let socket = &UnixDatagram::bind(&path).unwrap();
+        let mut connection = local::Local::connect(&path).unwrap();
+        connection.set_timeout(Duration::from_millis(20)).unwrap();
+        let records: Vec<String> = (0..2000).map(|number| number.to_string()).collect();
+        let (taken, result) = connection.write(&records);
+        let error = result.unwrap_err();
+        assert!(taken > 0 && taken < 2000);
+        assert!(connection.outlives(&error), "{error}");
+        assert_eq!(connection.unread().unwrap(), connection.written());
+        for number in 0..taken {
+            assert_eq!(datagram(socket), number.to_string());
+        }
+        assert_eq!(connection.unread().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_local_stream_gets_records_with_their_ends() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("stream");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut way = way(Target::Unix(path));
+        assert_eq!(way.send(&[event(1), event(2)]), Sent::taken(2));
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_eq!(way.settle(), Settled::Pending { before: 1 });
+        let mut buffer = [0; 9000];
+        let length = stream.read(&mut buffer).unwrap();
+        let records: Vec<&[u8]> = buffer[..length].split_inclusive(|byte| *byte == 0).collect();
+        assert!(records.len() == 2 && records[1].ends_with(b"number 2\0"));
+        assert_eq!(way.settle(), Settled::All);
+        way.send(&[event(3)]);
+        drop(stream);
+        assert_eq!(way.settle(), Settled::Lost { from: 3 });
+    }
+
+    /// The records in octet counting that a stream brings, up to a number of them.
+    pub(super) fn counted(stream: &mut dyn io::Read, count: usize) -> Vec<String> {
+        (0..count)
+            .map(|_| {
+                let mut length = Vec::new();
+                loop {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    if byte == *b" " {
+                        break;
+                    }
+                    length.push(byte[0]);
+                }
+                let length = std::str::from_utf8(&length).unwrap().parse().unwrap();
+                let mut record = vec![0; length];
+                stream.read_exact(&mut record).unwrap();
+                String::from_utf8(record).unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_stream_whose_peer_dies_gives_back_what_is_not_settled() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut way = way(Target::Tcp(host(listener.local_addr().unwrap().port())));
+        let many: Vec<_> = (5..5 + 2 * BATCH as u64).map(event).collect();
+        assert_eq!(way.send(&many), Sent::taken(BATCH), "so many at a time");
+        let (mut stream, _): (TcpStream, _) = listener.accept().unwrap();
+        let records = counted(&mut stream, BATCH);
+        assert!(records[0].ends_with("number 5") && records[BATCH - 1].ends_with("number 68"));
+        assert_eq!(way.settle(), Settled::Pending { before: 5 });
+        drop(stream);
+        assert_eq!(settled(&mut way), Settled::Lost { from: 5 });
+        assert_eq!(way.send(&many[..1]), Sent::taken(1), "over a new connection");
+        let (stream, _) = listener.accept().unwrap();
+        way.reopen();
+        assert!(way.connection.is_some(), "one with unsettled events is kept");
+        drop(stream);
+        let until = monotonic() + Duration::from_secs(60);
+        let sent = loop {
+            let sent = way.send(&[event(0)]);
+            if sent.lost.is_some() || monotonic() > until {
+                break sent;
+            }
+        };
+        assert_eq!((sent.taken, sent.lost), (0, Some(5)));
+        drop(listener);
+        let refused = way.send(&many);
+        assert!(unavailable(&refused).contains(": connection refused; see whether"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_host_that_refuses_datagrams_gets_them_again() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut way = way(Target::Udp(host(socket.local_addr().unwrap().port())));
+        assert_eq!(way.send(&[event(1)]), Sent::taken(1));
+        let mut buffer = [0; 9000];
+        let length = socket.recv(&mut buffer).unwrap();
+        assert!(buffer[..length].ends_with(b"number 1"));
+        assert_eq!(settled(&mut way), Settled::All);
+        drop(socket);
+        assert_eq!(way.send(&[event(2)]), Sent::taken(1));
+        assert_eq!(settled(&mut way), Settled::Lost { from: 2 });
+    }
+
+    /// A connection that does as it is told.
+    #[derive(Default)]
+    struct Told {
+        is_gone: bool,
+        written: u64,
+        unread: u64,
+    }
+
+    struct Fake(Arc<Mutex<Told>>, Duration);
+
+    impl Connection for Fake {
+        fn write(&mut self, records: &[String]) -> (usize, io::Result<()>) {
+            self.0.lock().unwrap().written += 10;
+            (records.len(), Ok(()))
+        }
+
+        fn look(&mut self) -> io::Result<()> {
+            if self.0.lock().unwrap().is_gone { Err(network::closed()) } else { Ok(()) }
+        }
+
+        fn written(&self) -> u64 {
+            self.0.lock().unwrap().written
+        }
+
+        fn unread(&self) -> io::Result<u64> {
+            Ok(self.0.lock().unwrap().unread)
+        }
+
+        fn patience(&self) -> Duration {
+            self.1
+        }
+
+        fn outlives(&self, _: &io::Error) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn events_settle_in_their_order_once_they_are_acknowledged_and_time_has_passed() {
+        let told = Arc::new(Mutex::new(Told::default()));
+        let mut way = way(Target::Unix(Path::new("/none").to_owned()));
+        way.connection = Some(Box::new(Fake(Arc::clone(&told), Duration::ZERO)));
+        assert_eq!(way.settle(), Settled::All);
+        for seq in [0, 3, 0, 4, 9] {
+            assert_eq!(way.send(&[event(seq)]), Sent::taken(1));
+        }
+        for (unread, expected) in [
+            (50, Settled::Pending { before: 3 }),
+            (31, Settled::Pending { before: 3 }),
+            (30, Settled::Pending { before: 4 }),
+            (1, Settled::Pending { before: 9 }),
+            (0, Settled::All),
+        ] {
+            told.lock().unwrap().unread = unread;
+            assert_eq!(way.settle(), expected, "{unread} unread");
+        }
+        way.connection = Some(Box::new(Fake(Arc::clone(&told), Duration::from_secs(3600))));
+        way.send(&[event(10)]);
+        assert_eq!(way.settle(), Settled::Pending { before: 10 }, "acknowledged, and too young");
+        told.lock().unwrap().is_gone = true;
+        assert_eq!(way.settle(), Settled::Lost { from: 10 });
+    }
+}

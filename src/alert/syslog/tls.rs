@@ -230,3 +230,173 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Syslog;
+    use super::super::record::Form;
+    use super::super::tests::counted;
+    use super::*;
+    use crate::alert::way::{Purpose, Sent, Settled, Way as _};
+    use crate::config::sink::{Facility, Format, Target};
+    use crate::model::event::{Event, Kind};
+    use crate::model::severity::Severity;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::server::WebPkiClientVerifier;
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+    use std::net::TcpListener;
+    use std::process::Command;
+
+    /// An authority, and a server's certificate for 127.0.0.1 by it; `None` without openssl.
+    fn certificates() -> Option<tempfile::TempDir> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+        for arguments in [
+            format!("req -x509 -days 2 -subj /CN=authority {key} -keyout ca.key -out ca.pem"),
+            format!("req -subj /CN=server {key} -keyout key.pem -out csr"),
+            "x509 -req -days 2 -in csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext -out cert.pem".to_owned(),
+        ] {
+            let ran = Command::new("openssl")
+                .args(arguments.split(' '))
+                .current_dir(dir.path())
+                .output();
+            match ran {
+                Ok(output) => assert!(output.status.success(), "{output:?}"),
+                Err(_) => {
+                    println!("skipped: openssl is not installed");
+                    return None;
+                }
+            }
+        }
+        Some(dir)
+    }
+
+    type Stream = StreamOwned<ServerConnection, TcpStream>;
+
+    /// A server, for whoever has a certificate of the authority where that is asked for.
+    fn server(dir: &Path, asks_for_certificate: bool) -> (Arc<ServerConfig>, TcpListener) {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if asks_for_certificate {
+            let roots = Arc::new(authorities(Some(&dir.join("ca.pem"))).unwrap());
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let certificate = CertificateDer::from_pem_file(dir.join("cert.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).unwrap();
+        let config = builder.with_single_cert(vec![certificate], key).unwrap();
+        (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    fn accept(config: &Arc<ServerConfig>, listener: &TcpListener) -> Stream {
+        let session = ServerConnection::new(Arc::clone(config)).unwrap();
+        StreamOwned::new(session, listener.accept().unwrap().0)
+    }
+
+    fn way(host: &str, listener: &TcpListener, ca_file: &Path) -> Syslog {
+        let port = listener.local_addr().unwrap().port();
+        let target = Target::Tls(Host { name: host.to_owned(), port });
+        let form = Form::new(Purpose::Events, "here", &target, Format::Rfc5424, Facility::AUTHPRIV);
+        Syslog::new(target, Some(ca_file.to_owned()), form)
+    }
+
+    fn event(seq: u64) -> Arc<Event> {
+        let event = Event::new(Kind::Changed, Severity::High, "x".repeat(5000));
+        Arc::new(Event { seq, ..event })
+    }
+
+    #[test]
+    fn records_arrive_and_a_peer_that_goes_is_noticed() {
+        let Some(dir) = certificates() else { return };
+        let (config, listener) = server(dir.path(), false);
+        let mut way = way("127.0.0.1", &listener, &dir.path().join("ca.pem"));
+        let events: Vec<_> = (1..=40).map(event).collect();
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| {
+                let mut stream = accept(&config, &listener);
+                let records = counted(&mut stream, 40);
+                assert!(records.iter().all(|record| record.ends_with("xxx")));
+                stream
+            });
+            assert_eq!(way.send(&events), Sent::taken(40));
+            let stream = serving.join().unwrap();
+            assert_eq!(way.settle(), Settled::Pending { before: 1 });
+            drop(stream);
+        });
+        let until = monotonic() + Duration::from_secs(60);
+        let mut settled = way.settle();
+        while matches!(settled, Settled::Pending { .. }) && monotonic() < until {
+            settled = way.settle();
+        }
+        assert_eq!(settled, Settled::Lost { from: 1 });
+        // And one that says goodbye.
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| {
+                let mut stream = accept(&config, &listener);
+                counted(&mut stream, 1);
+                stream.conn.send_close_notify();
+                stream.flush().unwrap();
+                stream
+            });
+            assert_eq!(way.send(&events[..1]), Sent::taken(1));
+            let _open = serving.join().unwrap();
+            assert_eq!(way.settle(), Settled::Lost { from: 1 });
+        });
+    }
+
+    #[test]
+    fn only_the_right_server_gets_anything() {
+        let Some((dir, stranger)) = certificates().zip(certificates()) else { return };
+        let (config, listener) = server(dir.path(), false);
+        let none = dir.path().join("none.pem");
+        std::fs::write(&none, "x").unwrap();
+        let refused = |host: &str, ca_file: &Path| {
+            std::thread::scope(|scope| {
+                let serving = scope.spawn(|| {
+                    // A client that cannot begin does not come.
+                    if ca_file != none {
+                        let mut stream = accept(&config, &listener);
+                        let read = stream.read(&mut [0; 100]);
+                        assert!(!matches!(read, Ok(1..)), "{read:?}");
+                    }
+                });
+                let sent = way(host, &listener, ca_file).send(&[event(1)]);
+                serving.join().unwrap();
+                assert_eq!(sent.taken, 0);
+                sent.error.unwrap().to_string()
+            })
+        };
+        let ca_file = dir.path().join("ca.pem");
+        let next = "; see whether it is the right server, or name the authority that signs its certificate as ca-file";
+        let error = refused("127.0.0.1", &stranger.path().join("ca.pem"));
+        assert!(error.contains("invalid peer certificate: ") && error.ends_with(next), "{error}");
+        let error = refused("localhost", &ca_file);
+        assert!(error.contains("not valid for name") && error.ends_with(next), "{error}");
+        let error = refused("127.0.0.1", &none);
+        assert!(
+            error.ends_with(
+                "none.pem: holds no certificate; name a file with certificates in PEM as ca-file"
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_wants_to_know_its_clients_takes_nothing_and_that_is_seen() {
+        let Some(dir) = certificates() else { return };
+        let (config, listener) = server(dir.path(), true);
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| accept(&config, &listener).read(&mut [0; 100]).is_err());
+            let mut way = way("127.0.0.1", &listener, &dir.path().join("ca.pem"));
+            let sent = way.send(&[event(1)]);
+            assert!(serving.join().unwrap());
+            assert_eq!(sent.taken, 0);
+            assert!(sent.error.unwrap().to_string().contains("alert"), "what the server said");
+        });
+    }
+}
