@@ -47,6 +47,13 @@ pub struct Slot {
     pub dropped: u64,
 }
 
+impl Slot {
+    /// A sink that has all events up to `position`.
+    pub fn at(label: String, position: u64) -> Slot {
+        Slot { label, position, ..Slot::default() }
+    }
+}
+
 /// What a courier finds when it looks.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -64,10 +71,7 @@ pub(super) struct Found {
 impl Board {
     /// A board for sinks, each with its name and the last event it has; the journal ends at `head`.
     pub fn new(sinks: impl IntoIterator<Item = (String, u64)>, head: u64) -> Board {
-        let slots = sinks
-            .into_iter()
-            .map(|(label, position)| Slot { label, position, ..Slot::default() })
-            .collect();
+        let slots = sinks.into_iter().map(|(label, position)| Slot::at(label, position)).collect();
         Board {
             state: Mutex::new(State { head, slots, ..State::default() }),
             changed: Condvar::new(),

@@ -137,8 +137,7 @@ impl Courier {
     /// The number of the last event of which it is sure that it has arrived, with all before.
     pub fn position(&self) -> u64 {
         let waiting = self.queue.iter().map(|item| item.holds);
-        let held =
-            self.windows.values().filter_map(|window| Some(window.held.as_ref()?.first - 1));
+        let held = self.windows.values().filter_map(|window| Some(window.held.as_ref()?.first - 1));
         let unsettled = self.unsettled.map(|before| before.saturating_sub(1));
         waiting.chain(held).chain(unsettled).fold(self.seen, u64::min)
     }

@@ -75,6 +75,13 @@ pub struct Helper {
     shared: Arc<Shared>,
 }
 
+/// A helper that runs, and whose answers nobody reads yet. No thread was started for it: privileges
+/// belong to a thread, and are given up after this.
+pub struct Silent {
+    ours: UnixStream,
+    child: Option<Child>,
+}
+
 struct Shared {
     /// Ours to write; the thread that listens has its own.
     socket: Mutex<UnixStream>,
@@ -93,8 +100,8 @@ impl Helper {
     /// Starts this binary once more, as a helper that may run these programs.
     ///
     /// # Errors
-    /// Those of starting a process and a thread.
-    pub fn start(programs: &[PathBuf]) -> io::Result<Helper> {
+    /// Those of starting a process.
+    pub fn start(programs: &[PathBuf]) -> io::Result<Silent> {
         Helper::start_as(Path::new("/proc/self/exe"), programs)
     }
 
@@ -102,7 +109,7 @@ impl Helper {
     ///
     /// # Errors
     /// Those of [`Helper::start`].
-    pub fn start_as(binary: &Path, programs: &[PathBuf]) -> io::Result<Helper> {
+    pub fn start_as(binary: &Path, programs: &[PathBuf]) -> io::Result<Silent> {
         let (ours, theirs) = UnixStream::pair()?;
         open::keep_from_programs()?;
         let mut command = Command::new(binary);
@@ -113,25 +120,7 @@ impl Helper {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        Helper::over(ours, Some(child), programs)
-    }
-
-    /// Speaks to a helper over a socket, and takes in its end.
-    fn over(socket: UnixStream, child: Option<Child>, programs: &[PathBuf]) -> io::Result<Helper> {
-        socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        let reading = socket.try_clone()?;
-        let pid = child.as_ref().map_or(0, Child::id);
-        write_frame(&socket, &Allowed { programs: programs.to_vec() }, &[])?;
-        let shared = Arc::new(Shared {
-            socket: Mutex::new(socket),
-            waiting: Mutex::default(),
-            is_alive: AtomicBool::new(true),
-        });
-        let listener = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("helper".to_owned())
-            .spawn(move || listener.listen(&reading, child))?;
-        Ok(Helper { pid, shared })
+        Silent::over(ours, Some(child), programs)
     }
 
     /// Whether it still serves. One that does not is not started anew: the daemon has no privileges
@@ -143,6 +132,35 @@ impl Helper {
     /// Its process number.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+}
+
+impl Silent {
+    /// A helper at the other end of a socket.
+    fn over(ours: UnixStream, child: Option<Child>, programs: &[PathBuf]) -> io::Result<Silent> {
+        ours.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        write_frame(&ours, &Allowed { programs: programs.to_vec() }, &[])?;
+        Ok(Silent { ours, child })
+    }
+
+    /// Speaks to the helper, and takes in its end.
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub fn listen(self) -> io::Result<Helper> {
+        let Silent { ours: socket, child } = self;
+        let reading = socket.try_clone()?;
+        let pid = child.as_ref().map_or(0, Child::id);
+        let shared = Arc::new(Shared {
+            socket: Mutex::new(socket),
+            waiting: Mutex::default(),
+            is_alive: AtomicBool::new(true),
+        });
+        let listener = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("helper".to_owned())
+            .spawn(move || listener.listen(&reading, child))?;
+        Ok(Helper { pid, shared })
     }
 }
 
@@ -378,7 +396,7 @@ mod tests {
     fn helper(programs: &[PathBuf]) -> (Helper, std::thread::JoinHandle<io::Result<()>>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let serving = std::thread::spawn(move || serve(theirs));
-        (Helper::over(ours, None, programs).unwrap(), serving)
+        (Silent::over(ours, None, programs).unwrap(), serving)
     }
 
     fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
@@ -437,7 +455,7 @@ mod tests {
     #[test]
     fn without_the_helper_nothing_runs_and_it_is_said() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let helper = Helper::over(ours, None, &[]).unwrap();
+        let helper = Silent::over(ours, None, &[]).unwrap();
         assert!(helper.is_alive());
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| helper.run(Path::new("/bin/true"), &[], b"", LONG));

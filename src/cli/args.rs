@@ -98,6 +98,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         verb: SinkVerb,
     },
+    /// Watch the host: an alert for every change, as it happens; in the foreground
+    Watch,
     /// What happened: the journal
     Events {
         #[command(subcommand)]

@@ -25,6 +25,9 @@ pub const OTHER: u8 = 21;
 /// Some or all of what was asked to be accepted was refused.
 pub const REFUSED: u8 = 22;
 
+/// Ended by SIGINT: 128 and its number.
+pub const INTERRUPTED: u8 = 130;
+
 /// It cannot be told how things stand: `status --max-age`.
 pub const UNKNOWN: u8 = 3;
 

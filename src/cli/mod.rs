@@ -117,6 +117,10 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
         Command::Sink { verb } => sink(&global, verb),
         Command::Events { verb } => events::events(&global, verb),
         Command::Status(arguments) => events::status(&global, &arguments),
+        Command::Watch => Ok(match ops::watch::run(context_in_force(&global)?)? {
+            ops::watch::Outcome::Terminated => exit::DONE,
+            ops::watch::Outcome::Interrupted => exit::INTERRUPTED,
+        }),
         Command::RunPrograms => {
             crate::alert::helper::serve_standard_input().map_err(|error| {
                 Error::Usage(format!(
@@ -173,6 +177,7 @@ fn check(global: &GlobalArguments, arguments: CheckArguments) -> Result<u8, Erro
         min_severity: arguments.min_severity,
         fast: arguments.fast,
         store: !arguments.no_store,
+        background: false,
     };
     let checked = ops::check::run(&context, &options)?;
     let report = &checked.shown;

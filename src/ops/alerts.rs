@@ -30,7 +30,9 @@ pub fn of_finding(
             // What is recorded besides what the rule asks for is nobody's business.
             let kept = selection.attributes(finding.rule);
             let shown = match change {
-                Change::Added { observed } => &Change::Added { observed: observed.restricted(kept) },
+                Change::Added { observed } => {
+                    &Change::Added { observed: observed.restricted(kept) }
+                }
                 Change::Removed { recorded: Some(recorded) } => {
                     &Change::Removed { recorded: Some(recorded.restricted(kept)) }
                 }

@@ -5,6 +5,7 @@ use super::report::Shelf;
 use super::scan::{self, Spent};
 use super::source;
 use super::{Context, Error, deliver, mail, people, record};
+use crate::alert::program::Direct;
 use crate::drift::examine::{Outcome, Visit};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Change, Finding, Problem, RuleIndex, What};
@@ -16,6 +17,7 @@ use crate::policy::Rule;
 use crate::policy::selection::{Selection, Verdict};
 use crate::report::build::{Header, RuleInfo};
 use crate::report::{BaselineInfo, PolicyInfo, Report, shelf};
+use crate::scan::Settings;
 use crate::state::StateDir;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -33,6 +35,8 @@ pub struct Options {
     pub fast: bool,
     /// Whether the report is kept.
     pub store: bool,
+    /// Whether it computes only with what others leave over.
+    pub background: bool,
 }
 
 /// A report, whole and as it was asked for.
@@ -120,9 +124,10 @@ pub fn examine(
     let look = if options.fast { Look::Fast } else { Look::Full };
     let (scope, notes) = scan::scope(context, &options.paths, look)?;
     let gather = Gather { findings: Mutex::default(), also };
-    let (outcome, spent) = scan::run(
+    let settings = Settings { background: options.background, ..scan::settings(&force.config) };
+    let (outcome, spent) = scan::run_with(
         context,
-        &force.config,
+        settings,
         (&force.rules, selection),
         Some(&force.baseline),
         &scope,
@@ -199,7 +204,7 @@ impl Checked {
         if let Some(before) = before {
             deliver::deliver(context, state, &force.config, *before);
         }
-        mail::deliver(context, state, force, &self.complete)
+        mail::deliver(context, state, force, &self.complete, &Direct)
     }
 }
 

@@ -46,11 +46,7 @@ pub fn deliver(context: &Context, state: &StateDir, config: &Config, before: u64
     }
 }
 
-fn attempt(
-    state: &StateDir,
-    config: &Config,
-    before: u64,
-) -> Result<Vec<String>, journal::Error> {
+fn attempt(state: &StateDir, config: &Config, before: u64) -> Result<Vec<String>, journal::Error> {
     let _lock = match lock(state) {
         Ok(lock) => lock,
         Err(error) => return Ok(vec![format!("{error}; events wait in the journal")]),
@@ -70,7 +66,8 @@ fn attempt(
             }
         }
     }
-    let labels: Vec<String> = sinks.iter().map(|(sink, _, _): &(&Sink, _, _)| sink.label()).collect();
+    let labels: Vec<String> =
+        sinks.iter().map(|(sink, _, _): &(&Sink, _, _)| sink.label()).collect();
     let delivered = dispatch::deliver(&journal, sinks, monotonic() + TIME)?;
     drop(journal);
     positions.extend(labels.into_iter().zip(delivered.positions));

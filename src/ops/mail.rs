@@ -8,7 +8,7 @@ use super::Context;
 use super::force::Force;
 use crate::alert::email::{Letter, Mailer, Sent};
 use crate::alert::outbox::{self, Mail, Outbox};
-use crate::alert::program::Direct;
+use crate::alert::way::Run;
 use crate::config::Config;
 use crate::config::sink::{Sink, SinkKind};
 use crate::model::name;
@@ -40,8 +40,14 @@ pub fn this_host() -> String {
 
 /// Mails a report as the configuration in force has it, after what still waited, and returns what
 /// there is to say, a line each. Nothing, if everything went.
-pub fn deliver(context: &Context, state: &StateDir, force: &Force, report: &Report) -> Vec<String> {
-    let mut round = Round::new(state, &force.config, &force.rules.rules);
+pub fn deliver(
+    context: &Context,
+    state: &StateDir,
+    force: &Force,
+    report: &Report,
+    run: &dyn Run,
+) -> Vec<String> {
+    let mut round = Round::new(state, &force.config, &force.rules.rules, run);
     let now = context.clock.now();
     if round.ways.is_empty() {
         round.say_forgotten();
@@ -110,6 +116,8 @@ fn parts(sink: &Sink, rules: &[Rule], report: &Report) -> Vec<(Vec<String>, Repo
 /// One delivery: the ways there are, what was tried, what there is to say.
 struct Round<'a> {
     outbox: Outbox<'a>,
+    /// Who runs the mail program, where one is used.
+    run: &'a dyn Run,
     /// The email sinks' ways, in the order of the configuration.
     ways: Vec<Mailer>,
     /// Those that take nothing in this round, and how many mails wait for them.
@@ -120,7 +128,7 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn new(state: &'a StateDir, config: &Config, rules: &[Rule]) -> Round<'a> {
+    fn new(state: &'a StateDir, config: &Config, rules: &[Rule], run: &'a dyn Run) -> Round<'a> {
         let mut allowed: BTreeSet<String> =
             rules.iter().flat_map(|rule| rule.email.iter().cloned()).collect();
         for sink in &config.sinks.0 {
@@ -131,6 +139,7 @@ impl<'a> Round<'a> {
         let host = this_host();
         Round {
             outbox: Outbox::new(state),
+            run,
             ways: config.sinks.0.iter().filter_map(|sink| Mailer::of(sink, &host)).collect(),
             closed: BTreeMap::new(),
             allowed,
@@ -162,7 +171,7 @@ impl<'a> Round<'a> {
         };
         let mail = Mail { server: mailer.server.to_string(), to, message };
         if let Err(error) = self.outbox.put(now, &mail) {
-            let sent = mailer.send(&Direct, &mail.to, &mail.message);
+            let sent = mailer.send(self.run, &mail.to, &mail.message);
             let lost = if sent.left.is_empty() { "mail went without" } else { "mail is lost" };
             self.said.push(format!("{error}; {lost} being queued"));
             self.said.extend(sent.errors.iter().map(ToString::to_string));
@@ -228,7 +237,7 @@ impl<'a> Round<'a> {
         // A mail program that gets no recipients takes them from the message.
         let sent = match to.is_empty() {
             true => Sent::default(),
-            false => self.ways[way].send(&Direct, &to, &mail.message),
+            false => self.ways[way].send(self.run, &to, &mail.message),
         };
         if sent.is_unavailable() {
             self.closed.insert(way, 1);

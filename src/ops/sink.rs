@@ -78,7 +78,7 @@ fn try_one(context: &Context, sink: &Sink) -> Option<alert::Error> {
 }
 
 /// The configuration in force; `None` before there is a generation.
-fn in_force(context: &Context) -> Result<Option<Config>, Error> {
+pub fn in_force(context: &Context) -> Result<Option<Config>, Error> {
     let state: StateDir = match context.state() {
         Ok(state) => state,
         Err(Error::State(StateError::NoDirectory(_))) => return Ok(None),

@@ -19,6 +19,22 @@ pub fn is_closed_within(output: BorrowedFd<'_>, time: Duration) -> io::Result<bo
     }
 }
 
+/// Waits until the kernel has something urgent to say of a file: of `/proc/self/mountinfo`, that
+/// something was mounted or unmounted since the last time. Source: proc_pid_mounts(5).
+///
+/// # Errors
+/// Those of poll(2).
+pub fn for_news(file: BorrowedFd<'_>) -> io::Result<()> {
+    loop {
+        let mut files = [PollFd::from_borrowed_fd(file, PollFlags::PRI)];
+        match poll(&mut files, None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

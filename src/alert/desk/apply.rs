@@ -11,6 +11,7 @@ use crate::model::event::{Event, Kind};
 use crate::model::name;
 use crate::model::severity::Severity;
 use crate::model::value::hex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ impl Desk {
                 let head = batch.head();
                 let journal_head = Some(format!("{} {}", head.seq, head.chain.short()));
                 let event = Event { journal_head, ..(**event).clone() };
+                written.open = Some(count_open(batch)?);
                 written.events.push(Arc::new(batch.append(event)?));
             }
             Order::InForce { .. }
@@ -187,10 +189,22 @@ impl Desk {
         if let Some(report) = &scanned.complete {
             batch.set_complete_check(report)?;
         }
+        written.open = Some(count_open(batch)?);
         let event = open_drift(batch, stamp)?;
         written.events.push(Arc::new(batch.append(event)?));
         Ok(())
     }
+}
+
+fn count_open(batch: &Batch<'_>) -> Result<BTreeMap<Severity, u64>, journal::Error> {
+    let mut counts = BTreeMap::new();
+    batch.each_open(|_, open| {
+        if !open.follows {
+            *counts.entry(open.severity).or_default() += 1;
+        }
+        Ok(())
+    })?;
+    Ok(counts)
 }
 
 /// Number and digest of what is open, so that silence can be checked from outside.

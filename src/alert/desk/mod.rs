@@ -15,15 +15,15 @@ use super::pace::Pace;
 use super::stamp::Stamp;
 use crate::journal::{self, Head, Journal, Origin};
 use crate::model::clock::{Clock, rfc3339};
-use crate::model::event::Event;
+use crate::model::event::{Event, Kind};
 use crate::model::severity::Severity;
 use crate::state::StateDir;
 use crate::sys::stat::monotonic;
 use chrono::{DateTime, Utc};
 use order::{Answer, Order, path_key};
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many sightings are committed together.
@@ -34,6 +34,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Objects that are remembered while the journal cannot be written.
 const REMEMBERED: usize = 1 << 16;
+
+/// What was told, and what is open; counted for whoever wants figures.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// The number of the journal's last record.
+    pub head: u64,
+    /// Events since the start.
+    pub events: BTreeMap<Kind, u64>,
+    /// Open drift, as of the last scan or heartbeat.
+    pub open: BTreeMap<Severity, u64>,
+}
 
 /// The desk. It is run by one thread.
 pub struct Desk {
@@ -53,6 +64,7 @@ pub struct Desk {
     gap: Option<Gap>,
     saved: Vec<(String, u64)>,
     saved_at: Instant,
+    tally: Arc<Mutex<Tally>>,
     answer: Box<dyn Fn(Answer) + Send>,
 }
 
@@ -77,6 +89,7 @@ struct Gap {
 struct Written {
     events: Vec<Arc<Event>>,
     answers: Vec<Answer>,
+    open: Option<BTreeMap<Severity, u64>>,
 }
 
 impl Desk {
@@ -87,6 +100,7 @@ impl Desk {
         stamp: &Stamp,
         max_bytes: u64,
         board: Arc<Board>,
+        tally: Arc<Mutex<Tally>>,
         answer: Box<dyn Fn(Answer) + Send>,
     ) -> Desk {
         let now = monotonic();
@@ -106,6 +120,7 @@ impl Desk {
             gap: None,
             saved: Vec::new(),
             saved_at: now,
+            tally,
             answer,
         }
     }
@@ -219,10 +234,22 @@ impl Desk {
         match self.journaled(&work) {
             Ok(written) => {
                 let head = self.head.map_or(0, |head| head.seq);
+                self.count(&written, head);
                 self.board.publish(&written.events, head);
                 written.answers.into_iter().for_each(|answer| (self.answer)(answer));
             }
             Err(error) => self.unjournaled(work, &error),
+        }
+    }
+
+    fn count(&self, written: &Written, head: u64) {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.head = head;
+        for event in &written.events {
+            *tally.events.entry(event.kind).or_default() += 1;
+        }
+        if let Some(open) = &written.open {
+            tally.open.clone_from(open);
         }
     }
 
@@ -262,11 +289,7 @@ impl Desk {
         }
     }
 
-    fn commit(
-        &mut self,
-        work: &[Order],
-        begun: Option<String>,
-    ) -> Result<Written, journal::Error> {
+    fn commit(&mut self, work: &[Order], begun: Option<String>) -> Result<Written, journal::Error> {
         let Some(mut journal) = self.journal.take() else {
             return Err(journal::Error::Unusable("is not open".to_owned()));
         };
@@ -479,4 +502,3 @@ impl Desk {
         self.stamp().degraded(Severity::High, &text)
     }
 }
-

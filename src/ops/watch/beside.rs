@@ -1,8 +1,8 @@
 //! What happens beside the daemon: generations that come into force, records that commands append,
 //! sources of policy and configuration that are edited. An inotify instance of its own tells it.
 
-use super::super::source;
 use super::super::Context;
+use super::super::source;
 use super::force::InForce;
 use crate::model::name;
 use crate::state::StateDir;

@@ -6,11 +6,12 @@ use super::super::{Context, Error};
 use super::beside::{Beside, Differing};
 use super::force::InForce;
 use super::live::{self, Live, SinkState};
-use super::look::Job;
+use super::look::{Job, lock};
 use super::start::{LOOKERS, Threads};
 use super::sweep::{Sweep, Swept};
 use super::{Outcome, Wake};
 use crate::alert::board::Board;
+use crate::alert::desk::Tally;
 use crate::alert::desk::order::{Answer, Order};
 use crate::alert::helper::Helper;
 use crate::alert::stamp::Stamp;
@@ -31,8 +32,8 @@ use crate::watcher::{Deed, Hint, Reach, Told, Watcher};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Hints that are looked at together.
@@ -66,17 +67,18 @@ const BLIND_TOLD: usize = 32;
 pub(super) struct Parts {
     pub(super) context: Arc<Context>,
     pub(super) state: StateDir,
-    pub(super) lock: Lock,
+    /// Held until the daemon ends.
+    pub(super) _lock: Lock,
     pub(super) notify: Notify,
     pub(super) in_force: Arc<InForce>,
     pub(super) helper: Option<Arc<Helper>>,
     pub(super) run: Arc<dyn Run>,
     pub(super) programs: Vec<PathBuf>,
     pub(super) threads: Threads,
-    pub(super) wakes: Sender<Wake>,
     pub(super) woken: Receiver<Wake>,
     pub(super) orders: SyncSender<Order>,
     pub(super) board: Arc<Board>,
+    pub(super) tally: Arc<Mutex<Tally>>,
     pub(super) watcher: Watcher,
     pub(super) beside: Beside,
     pub(super) jobs: Sender<Job>,
@@ -193,6 +195,16 @@ impl Daemon {
         daemon
     }
 
+    /// Has everything looked at again.
+    pub(super) fn want_everything(&mut self) {
+        self.wanted.everything = true;
+    }
+
+    /// Tells the service manager that a start or a reload is done.
+    pub(super) fn say_ready(&self) {
+        self.notify(|notify, status| notify.ready(status));
+    }
+
     /// Takes times and schedule from the configuration in force.
     pub(super) fn plan(&mut self) {
         let now = self.parts.context.clock.now();
@@ -247,7 +259,7 @@ impl Daemon {
     /// Runs until a signal ends it.
     pub(super) fn run(mut self) -> Result<Outcome, Error> {
         self.compare_sources();
-        self.notify(|notify, status| notify.ready(status));
+        self.say_ready();
         if !self.parts.in_force.force.config.watch.full_scan_at_start && self.has_missed_a_scan() {
             self.wanted.check = true;
         }
@@ -324,7 +336,7 @@ impl Daemon {
     }
 
     /// Has the desk end with an event, and waits for a moment until it has.
-    fn stop(&mut self, event: Event) {
+    pub(super) fn stop(&mut self, event: Event) {
         // Whoever listens learns it by the end of the process, too.
         let _ = self.parts.notify.stopping();
         self.order(Order::Stop(Box::new(event)));
@@ -371,8 +383,7 @@ impl Daemon {
                             "{shown} is not watched: {cause}; until then it is scanned every {} s",
                             FALLBACK.as_secs()
                         );
-                        let mut event =
-                            self.stamp().degraded(Severity::High, &text).about(&path);
+                        let mut event = self.stamp().degraded(Severity::High, &text).about(&path);
                         event.reason = Some(cause);
                         self.tell(event);
                     }
@@ -666,7 +677,8 @@ impl Daemon {
             return true;
         };
         let now = self.parts.context.clock.now();
-        schedule.count_between(&last.with_timezone(&chrono::Local), &now.with_timezone(&chrono::Local))
+        schedule
+            .count_between(&last.with_timezone(&chrono::Local), &now.with_timezone(&chrono::Local))
             > 0
     }
 
@@ -743,7 +755,7 @@ impl Daemon {
         let Some(path) = self.parts.in_force.force.config.watch.metrics_file.clone() else {
             return;
         };
-        let tally = self.parts.board.tally();
+        let tally = lock(&self.parts.tally).clone();
         let sinks = self.parts.board.slots().into_iter().map(|slot| metrics::Sink {
             label: slot.label,
             lag: tally.head.saturating_sub(slot.position),
@@ -760,12 +772,7 @@ impl Daemon {
             journal_seq: tally.head,
             sinks: sinks.collect(),
         };
-        if let Err(error) = metrics::write(&path, &metrics) {
-            let cause = crate::sys::open::plain_cause(&error);
-            let text = format!(
-                "{}: {cause}; see whether its directory is there and may be written to",
-                name::show(&path)
-            );
+        if let Err(text) = metrics::write(&path, &metrics::render(&metrics)) {
             if self.trouble.as_ref() != Some(&text) {
                 self.tell_degraded(Severity::Medium, &text);
                 self.trouble = Some(text);

@@ -4,6 +4,7 @@ use super::super::{Error, check};
 use super::beside;
 use super::daemon::Daemon;
 use super::force::InForce;
+use super::look::lock;
 use super::sinks;
 use crate::alert::desk::order::Order;
 use crate::model::event::Kind;
@@ -53,7 +54,8 @@ impl Daemon {
 
     /// What does not verify is told once, and what was in force stays so.
     fn refuse(&mut self, error: &Error) {
-        let text = format!("{error}; generation {} stays in force", self.parts.in_force.generation());
+        let text =
+            format!("{error}; generation {} stays in force", self.parts.in_force.generation());
         if self.trouble.as_ref() != Some(&text) {
             self.tell_degraded(Severity::Critical, &text);
             self.trouble = Some(text);
@@ -117,7 +119,7 @@ impl Daemon {
             }
         }
         let known = self.parts.board.slots();
-        let head = self.parts.board.tally().head;
+        let head = lock(&self.parts.tally).head;
         let parts = &self.parts;
         let (run, orders) = (&parts.run, &parts.orders);
         match sinks::start(&config.sinks.0, &known, head, run, orders, &parts.threads) {
@@ -127,7 +129,8 @@ impl Daemon {
                 self.order(Order::Sinks(board));
             }
             Err(error) => {
-                let text = format!("sinks: {error}; those that were in force stay so; restart fim watch");
+                let text =
+                    format!("sinks: {error}; those that were in force stay so; restart fim watch");
                 self.tell_degraded(Severity::High, &text);
             }
         }

@@ -84,12 +84,7 @@ impl<'a> Teller<'a> {
                 What::Rotated { now } => self.rotated(&stamp, finding, now),
                 What::Change(_) | What::Equal { .. } => {}
             }
-            sightings.extend(alerts::of_finding(
-                &stamp,
-                finding,
-                rules,
-                &self.in_force.selection,
-            ));
+            sightings.extend(alerts::of_finding(&stamp, finding, rules, &self.in_force.selection));
         }
         if !sightings.is_empty() {
             let generation = self.in_force.generation();
@@ -203,8 +198,7 @@ fn places(in_force: &InForce, hints: &[Hint]) -> Result<Places, Error> {
                 let rotates = rule_of(in_force, &hint.path).is_some_and(|rule| {
                     in_force.selection.attributes(rule).contains(Attribute::GrowingSize)
                 });
-                let is_new =
-                    rotates && (hint.deed.replaced || reader.find(&hint.path)?.is_none());
+                let is_new = rotates && (hint.deed.replaced || reader.find(&hint.path)?.is_none());
                 match is_new {
                     true => places.subtrees.push(parent(&hint.path).to_vec()),
                     false => places.objects.push(hint.path.clone()),
@@ -257,8 +251,7 @@ fn restored(
         return Ok(None);
     }
     let done = if deed.replaced { "moved or removed" } else { "written to" };
-    let message =
-        format!("{} was {done} and put back: it equals its baseline", name::escape(path));
+    let message = format!("{} was {done} and put back: it equals its baseline", name::escape(path));
     let rule = &in_force.force.rules.rules[rule.get()];
     let mut event = stamp.event(Kind::Restored, rule.severity, message).about(path);
     event.rule = Some(rule.name.clone());

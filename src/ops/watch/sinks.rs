@@ -48,8 +48,7 @@ pub(super) fn start(
         let slot = known.iter().find(|slot| slot.label == label);
         slot.map_or(head, |slot| slot.position)
     };
-    let board =
-        Arc::new(Board::new(sinks.iter().map(|sink| (sink.label(), position(sink))), head));
+    let board = Arc::new(Board::new(sinks.iter().map(|sink| (sink.label(), position(sink))), head));
     let host = mail::this_host();
     for (number, sink) in sinks.iter().enumerate() {
         let way = way::open(sink, &host, Arc::clone(run));

@@ -1,24 +1,24 @@
 //! Starting the daemon, in an order that leaves no hole:
 //!
 //! 1. The lock: one daemon for a state directory.
-//! 2. What is in force is verified.
-//! 3. The helper that runs programs is started, with all privileges.
+//! 2. The configuration in force is verified, for the programs of its sinks.
+//! 3. The helper that runs them is started, with all privileges.
 //! 4. Privileges are given up, before any other thread exists: they belong to a thread.
-//! 5. Signals are taken, then the desk and the couriers start: from here on something can be told.
+//! 5. Everything in force is verified. Signals are taken, then the desk and the couriers start: from here on something can be told.
 //! 6. Watches are placed, then their events are read.
 //! 7. The service manager is told; a full scan finds what changed before the watches were there.
 
-use super::super::{Context, Error};
+use super::super::{Context, Error, sink};
 use super::Wake;
 use super::beside::Beside;
 use super::daemon::{Daemon, Parts};
 use super::force::InForce;
 use super::look::{self, Job, Rotations, lock};
-use super::sweep::{self, Means, Sweep};
 use super::sinks;
+use super::sweep::{self, Means, Sweep};
 use crate::alert::board::Slot;
-use crate::alert::desk::Desk;
 use crate::alert::desk::order::Order;
+use crate::alert::desk::{Desk, Tally};
 use crate::alert::helper::Helper;
 use crate::alert::program::Direct;
 use crate::alert::stamp::Stamp;
@@ -34,6 +34,7 @@ use crate::sys::service::{Notify, Signals};
 use crate::sys::stat::monotonic;
 use crate::watcher::Watcher;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex};
@@ -108,8 +109,7 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
     let lock = state.lock_watch("fim watch")?;
     let notify = Notify::from_environment();
     let context = Arc::new(context);
-    let in_force = Arc::new(InForce::load(&context, &state)?);
-    let config = &in_force.force.config;
+    let config = sink::in_force(&context)?.unwrap_or_default();
     let programs = sinks::programs(&config.sinks.0);
     let mut helper = None;
     if !programs.is_empty() {
@@ -129,6 +129,9 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
             "raise the limit of processes",
         ))?)),
     };
+    // Order matters: digesting a large file starts threads that stay.
+    let in_force = Arc::new(InForce::load(&context, &state)?);
+    let config = &in_force.force.config;
     let run: Arc<dyn Run> = match &helper {
         Some(helper) => Arc::clone(helper) as Arc<dyn Run>,
         None => Arc::new(Direct),
@@ -139,6 +142,7 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
     signals(&threads, &wakes)?;
 
     let stamp = Stamp::new(context.clock.now(), in_force.force.host(), in_force.generation());
+    let tally = Arc::new(Mutex::new(Tally::default()));
     let (orders, board) = {
         let (orders, taken) = mpsc::sync_channel(ORDERS);
         let (head, known) = remembered(&state, &in_force);
@@ -151,6 +155,7 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
             &stamp,
             config.journal.max_size_bytes,
             Arc::clone(&board),
+            Arc::clone(&tally),
             // Without a main loop the daemon has ended.
             Box::new(move |answer| drop(answers.send(Wake::Desk(answer)))),
         );
@@ -166,9 +171,7 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
     let pid = std::process::id();
     let message = format!("fim watch {} started, process {pid}", env!("CARGO_PKG_VERSION"));
     let mut event = stamp.event(Kind::Started, Severity::Info, message);
-    event.digest = Some(crate::model::value::hex(&crate::sign::manifest::digest(
-        &in_force.force.baseline.sealed().text,
-    )));
+    event.digest = Some(crate::model::value::hex(&in_force.force.baseline.sealed().digest));
     // The desk runs: it takes orders.
     let _ = orders.send(Order::Tell(Box::new(event)));
 
@@ -183,17 +186,17 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
     let mut daemon = Daemon::new(Parts {
         context,
         state,
-        lock,
+        _lock: lock,
         notify,
         in_force,
         helper,
         run,
         programs,
         threads: threads.clone(),
-        wakes: wakes.clone(),
         woken,
         orders,
         board,
+        tally,
         watcher,
         beside,
         jobs,
@@ -211,7 +214,7 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
         threads
             .start("mounts", move || {
                 loop {
-                    if let Err(error) = crate::sys::service::wait_for_mounts(&mounts) {
+                    if let Err(error) = crate::sys::wait::for_news(mounts.as_fd()) {
                         return error.to_string();
                     }
                     if wakes.send(Wake::Mounts).is_err() {
@@ -234,7 +237,7 @@ fn remembered(state: &StateDir, in_force: &InForce) -> (u64, Vec<Slot>) {
             if let Some(position) = journal.position(&sink.label())? {
                 // A position beyond the end is of another journal.
                 let position = if position > head { 0 } else { position };
-                known.push(Slot { label: sink.label(), position, ..Slot::default() });
+                known.push(Slot::at(sink.label(), position));
             }
         }
         Ok::<_, crate::journal::Error>((head, known))
@@ -248,10 +251,7 @@ fn own_paths(context: &Context) -> Vec<Vec<u8>> {
     let root = name::bytes(&context.root);
     let inner = match root {
         b"/" => Some(state.to_vec()),
-        root => state
-            .strip_prefix(root)
-            .filter(|rest| rest.starts_with(b"/"))
-            .map(<[u8]>::to_vec),
+        root => state.strip_prefix(root).filter(|rest| rest.starts_with(b"/")).map(<[u8]>::to_vec),
     };
     inner.into_iter().collect()
 }

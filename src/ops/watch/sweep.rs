@@ -95,7 +95,7 @@ fn full_check(
         let text = format!("report {} could not be stored: {cause}", report.id);
         events.push(stamp.degraded(Severity::High, &text));
     }
-    for line in mail::deliver(context, state, &in_force.force, report, run) {
+    for line in mail::deliver(context, state, &in_force.force, report, run.as_ref()) {
         events.push(stamp.degraded(Severity::High, &line));
     }
     events.push(record::done(&stamp, report));
