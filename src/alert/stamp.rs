@@ -2,6 +2,7 @@
 
 use crate::journal::batch::Dropped;
 use crate::journal::chain;
+use crate::journal::drift::Open;
 use crate::model::clock::rfc3339;
 use crate::model::event::{Event, Kind};
 use crate::model::name;
@@ -56,12 +57,16 @@ impl Stamp {
     }
 
     /// An object that was open is so no more.
-    pub fn resolved(&self, path: &[u8], rule: &str, severity: Severity, since: &str) -> Event {
-        let message =
-            format!("{} is as recorded again, or not covered any more", name::escape(path));
-        let mut event = self.event(Kind::Resolved, severity, message).about(path);
-        event.rule = Some(rule.to_owned());
-        event.from = Some(since.to_owned());
+    pub fn resolved(&self, path: &[u8], was: &Open) -> Event {
+        let now = match was.kind {
+            Kind::Added => "is gone again, or was accepted",
+            Kind::Unstable | Kind::Degraded => "can be examined again",
+            _ => "is as recorded again, or not covered any more",
+        };
+        let message = format!("{} {now}", name::escape(path));
+        let mut event = self.event(Kind::Resolved, was.severity, message).about(path);
+        event.rule = Some(was.rule.clone());
+        event.from = Some(was.first_seen.clone());
         event
     }
 }

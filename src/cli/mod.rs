@@ -9,6 +9,7 @@ mod events;
 pub mod exit;
 mod pages;
 mod show;
+mod status;
 mod term;
 
 use crate::model::name;
@@ -116,7 +117,7 @@ fn command(arguments: Arguments) -> Result<u8, Error> {
         Command::Key { verb } => key(&global, verb),
         Command::Sink { verb } => sink(&global, verb),
         Command::Events { verb } => events::events(&global, verb),
-        Command::Status(arguments) => events::status(&global, &arguments),
+        Command::Status(arguments) => status::run(&global, &arguments),
         Command::Watch => Ok(match ops::watch::run(context_in_force(&global)?)? {
             ops::watch::Outcome::Terminated => exit::DONE,
             ops::watch::Outcome::Interrupted => exit::INTERRUPTED,

@@ -126,7 +126,7 @@ fn drift(
     })?;
     for (path, open) in over {
         ledger::resolve(batch, &path, &open, |was| {
-            of_report(stamp.resolved(&path, &was.rule, was.severity, &was.first_seen), report)
+            of_report(stamp.resolved(&path, was), report)
         })?;
     }
     Ok(())

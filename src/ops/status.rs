@@ -5,6 +5,7 @@
 
 use super::force::Force;
 use super::report::Shelf;
+use super::watch::live::Live;
 use super::{Context, Error, check, sink};
 use crate::config::sink::Sink;
 use crate::journal::drift::Open;
@@ -14,6 +15,7 @@ use crate::report::{Report, shelf};
 use crate::sign::manifest::BaselineManifest;
 use crate::state::StateDir;
 use crate::state::names::JOURNAL;
+use crate::sys::privilege::{self, Held};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,8 +52,23 @@ pub struct Status {
     pub sinks: Vec<Sink>,
     /// Mails that wait.
     pub queued: usize,
-    /// Who holds the daemon's lock.
-    pub daemon: Option<String>,
+    /// How far the sinks are, in their order; `None` for one that the journal does not know.
+    pub positions: Vec<Option<u64>>,
+    /// The daemon.
+    pub daemon: Daemon,
+}
+
+/// The daemon.
+#[derive(Clone, Debug, Default)]
+pub struct Daemon {
+    /// Who holds its lock: it runs.
+    pub holder: Option<String>,
+    /// What it says of itself, if it runs.
+    pub live: Option<Live>,
+    /// What it may do, by the kernel's word; the process that looks at files.
+    pub held: Option<Held>,
+    /// The same of the process that runs programs for sinks.
+    pub helper_held: Option<Held>,
 }
 
 /// The last check of everything.
@@ -137,6 +154,7 @@ pub fn run(context: &Context) -> Result<Status, Error> {
     let report = last_complete(&state);
     let (journal, open) = remembered(&state, report.as_ref(), force.baseline.generation());
     let listed = sink::list(context)?;
+    let positions = positions(&state, &listed.sinks);
     let prefix = format!("{JOURNAL}.damaged-");
     let names = state.list("")?.into_iter().filter_map(|entry| String::from_utf8(entry).ok());
     Ok(Status {
@@ -154,8 +172,30 @@ pub fn run(context: &Context) -> Result<Status, Error> {
             .filter(|entry| entry.starts_with(&prefix) && !entry.ends_with("-journal"))
             .collect(),
         sinks: listed.sinks,
+        positions,
         queued: listed.queued,
-        daemon: state.watch_holder()?,
+        daemon: daemon(&state)?,
+    })
+}
+
+/// How far each sink is, by the journal.
+fn positions(state: &StateDir, sinks: &[Sink]) -> Vec<Option<u64>> {
+    // A journal that cannot be read is told where it is told.
+    let journal = Journal::open(state).ok().flatten();
+    let position = |sink: &Sink| journal.as_ref()?.position(&sink.label()).ok().flatten();
+    sinks.iter().map(position).collect()
+}
+
+/// What the lock, the daemon itself and the kernel say.
+fn daemon(state: &StateDir) -> Result<Daemon, Error> {
+    let Some(holder) = state.watch_holder()? else { return Ok(Daemon::default()) };
+    let live = Live::load(state);
+    let held = |pid: u32| privilege::held_by(pid).ok();
+    Ok(Daemon {
+        holder: Some(holder),
+        held: live.as_ref().and_then(|live| held(live.pid)),
+        helper_held: live.as_ref().and_then(|live| held(live.helper_pid?)),
+        live,
     })
 }
 

@@ -11,10 +11,6 @@
 //! watches those of what the name leads to *now*: events are of the past, and the ones still
 //! waiting bring the rest. Between two calls only the root is open, so that nothing keeps a file
 //! system from being unmounted.
-//!
-//! What it cannot see, by the nature of inotify: content changed through a mapping until the
-//! mapping is gone; writes through a second link that was made, without any other change, to a file
-//! that had one and no watch of its own; what other hosts do on network file systems.
 
 pub mod calm;
 mod event;
@@ -39,6 +35,20 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tree::{NodeId, Tree};
+
+/// What inotify cannot see by its nature, and when it is found all the same.
+///
+/// Source: inotify(7), "Limitations and caveats".
+pub const UNSEEN: [(&str, &str); 5] = [
+    ("content changed through a mapping", "seen when the mapping is closed, else by the next scan"),
+    (
+        "writes through a second link outside, under rules below critical, if the link is older than the watch",
+        "seen where the file had more than one link at the start, else by the next scan",
+    ),
+    ("writes to the lower layer of an overlay", "by the next scan"),
+    ("what other hosts do on network file systems", "by the next scan"),
+    ("writes to the block device itself", "by the next scan, once the kernel reads it again"),
+];
 
 /// Where to look. Paths are those of the checked system.
 #[derive(Clone, Debug, PartialEq, Eq)]

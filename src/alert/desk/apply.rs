@@ -120,7 +120,7 @@ impl Desk {
         }
         let resolved = |batch: &mut Batch<'_>, path: &[u8], open: &journal::drift::Open| {
             ledger::resolve(batch, path, open, |was| {
-                stamp.resolved(path, &was.rule, was.severity, &was.first_seen)
+                stamp.resolved(path, was)
             })
         };
         for (path, restored) in &looked.equal {
@@ -177,7 +177,7 @@ impl Desk {
         })?;
         for (path, open) in over {
             let event = ledger::resolve(batch, &path, &open, |was| {
-                let mut event = stamp.resolved(&path, &was.rule, was.severity, &was.first_seen);
+                let mut event = stamp.resolved(&path, was);
                 event.report.clone_from(&scanned.complete);
                 event
             })?;
