@@ -42,8 +42,8 @@ use tree::{NodeId, Tree};
 pub const UNSEEN: [(&str, &str); 5] = [
     ("content changed through a mapping", "seen when the mapping is closed, else by the next scan"),
     (
-        "writes through a second link outside, under rules below critical, if the link is older than the watch",
-        "seen where the file had more than one link at the start, else by the next scan",
+        "writes through a link that was made outside after the start",
+        "by the next scan; under rules of severity critical at once",
     ),
     ("writes to the lower layer of an overlay", "by the next scan"),
     ("what other hosts do on network file systems", "by the next scan"),

@@ -45,3 +45,4 @@ mod status;
 mod syslog;
 mod tamper;
 mod unrest;
+mod watch;

@@ -27,7 +27,7 @@ fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 fn start(programs: &[PathBuf]) -> Helper {
-    Helper::start_as(Path::new(env!("CARGO_BIN_EXE_fim")), programs).unwrap()
+    Helper::start_as(Path::new(env!("CARGO_BIN_EXE_fim")), programs).unwrap().listen().unwrap()
 }
 
 fn signal(helper: &Helper, signal: Signal) {

@@ -1,5 +1,6 @@
 //! What the scenarios share.
 
+pub mod daemon;
 pub mod host;
 pub mod kernel;
 pub mod rsyslog;
