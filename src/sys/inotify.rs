@@ -126,9 +126,8 @@ impl Watches {
     /// object is not.
     pub fn place(&self, object: BorrowedFd<'_>, what: What) -> io::Result<WatchId> {
         // What is written to an entry that was unlinked changes nothing that has a name.
-        let mask = WatchMask::from_bits_retain(what.0)
-            | WatchMask::MASK_ADD
-            | WatchMask::EXCL_UNLINK;
+        let mask =
+            WatchMask::from_bits_retain(what.0) | WatchMask::MASK_ADD | WatchMask::EXCL_UNLINK;
         let placed = self.watches.clone().add(proc_path(object), mask)?;
         Ok(WatchId(placed.get_watch_descriptor_id()))
     }

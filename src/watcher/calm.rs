@@ -257,8 +257,7 @@ impl Calm {
     }
 
     fn subtree(&mut self, path: Vec<u8>, now: u64) {
-        let hint =
-            Hint { path, reach: Reach::Subtree, deed: Deed::default(), within: Vec::new() };
+        let hint = Hint { path, reach: Reach::Subtree, deed: Deed::default(), within: Vec::new() };
         self.take(Duration::from_micros(now), hint);
     }
 }

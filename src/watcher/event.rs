@@ -13,8 +13,7 @@ use crate::model::name;
 use crate::sys::inotify::{Raw, What};
 
 /// An entry came or went.
-const MOVES: What =
-    What::CREATED.or(What::DELETED).or(What::MOVED_FROM).or(What::MOVED_TO);
+const MOVES: What = What::CREATED.or(What::DELETED).or(What::MOVED_FROM).or(What::MOVED_TO);
 
 pub(super) fn look(path: Vec<u8>, reach: Reach, deed: Deed, told: &mut Vec<Told>) {
     let hint = Told::Look(Hint { path, reach, deed, within: Vec::new() });
@@ -118,10 +117,8 @@ impl Watcher {
             }
             return;
         }
-        let deed = Deed {
-            modified: what.any(What::MODIFIED),
-            replaced: what.any(What::SELF_DELETED),
-        };
+        let deed =
+            Deed { modified: what.any(What::MODIFIED), replaced: what.any(What::SELF_DELETED) };
         look(self.tree.path(id), Reach::Object, deed, told);
         if what.any(What::ATTRIBUTES)
             && let Some(parent) = self.tree.parent(id)

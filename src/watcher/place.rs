@@ -50,8 +50,8 @@ impl Landing {
             stat.device != above.device || stat.mount_root == Some(true) || stat.automount;
         let mut foreign = above.foreign;
         if crosses {
-            let seen = open::handle(parent, name)
-                .and_then(|handle| stat::file_system_of(handle.as_fd()));
+            let seen =
+                open::handle(parent, name).and_then(|handle| stat::file_system_of(handle.as_fd()));
             // A file system that does not answer is entered like any other; its error is told then.
             if let Ok(seen) = seen {
                 foreign = seen.foreign;
@@ -118,14 +118,6 @@ impl Place {
         below
     }
 
-    /// Whether entries of the directory are covered or lead to something that is.
-    pub(super) fn enters(&self, selection: &Selection) -> bool {
-        match selection.wants(&self.ground) {
-            Wants::Everything | Wants::Names(_) => true,
-            Wants::Nothing | Wants::Count => false,
-        }
-    }
-
     /// The events to ask for; `None` where the policy wants nothing from it.
     pub(super) fn events(&self, selection: &Selection) -> Option<What> {
         if self.covered {
@@ -161,6 +153,5 @@ pub(super) fn covers(
 
 /// Whether a step leads to a directory that may have to be watched, before more is known about it.
 pub(super) fn leads_on(selection: &Selection, step: &Step) -> bool {
-    matches!(step.verdict, Verdict::Covered(_))
-        || selection.pending(&step.ground).next().is_some()
+    matches!(step.verdict, Verdict::Covered(_)) || selection.pending(&step.ground).next().is_some()
 }

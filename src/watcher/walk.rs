@@ -396,9 +396,8 @@ impl Watcher {
         told: &mut Vec<Told>,
     ) {
         let critical = terms.critical.get(rule.get()).copied().unwrap_or(false);
-        let needed = |stat: &Stat| {
-            stat.object_type == ObjectType::File && (critical || stat.nlink > 1)
-        };
+        let needed =
+            |stat: &Stat| stat.object_type == ObjectType::File && (critical || stat.nlink > 1);
         let entry_name = entry.to_bytes();
         let held = (|| {
             if !critical && !needed(&stat::at(dir, entry)?) {
