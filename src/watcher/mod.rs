@@ -214,7 +214,10 @@ impl Watcher {
 
     /// A handle on the directory of a node, or on what stands in its place by now: then an event
     /// that waits to be read will say so.
-    fn handle_of(&mut self, id: NodeId) -> io::Result<Arc<OwnedFd>> {
+    ///
+    /// # Errors
+    /// Those of open(2), with the node that could not be opened: this one or one above it.
+    fn handle_of(&mut self, id: NodeId) -> Result<Arc<OwnedFd>, (NodeId, io::Error)> {
         let kept = self.here.as_ref().filter(|here| here.id == id);
         if let Some(handle) = kept.and_then(|here| here.handle.as_ref()) {
             return Ok(Arc::clone(handle));
@@ -222,7 +225,8 @@ impl Watcher {
         let mut handle = Arc::clone(&self.root);
         for id in self.tree.way_to(id) {
             let name = walk::c_name(self.tree.name(id));
-            handle = Arc::new(open::handle(handle.as_fd(), &name)?);
+            let next = open::handle(handle.as_fd(), &name).map_err(|error| (id, error))?;
+            handle = Arc::new(next);
         }
         if let Some(here) = self.here.as_mut().filter(|here| here.id == id) {
             here.handle = Some(Arc::clone(&handle));

@@ -188,9 +188,8 @@ impl Watcher {
         name: &[u8],
         told: &mut Vec<Told>,
     ) -> Found {
-        let place = self.place_of(terms, parent);
         let opened = self.handle_of(parent).and_then(|handle| {
-            let stat = stat::of(handle.as_fd())?;
+            let stat = stat::of(handle.as_fd()).map_err(|error| (parent, error))?;
             Ok((handle, stat))
         });
         let (handle, stat) = match opened {
@@ -199,14 +198,19 @@ impl Watcher {
                 self.forget_entry(parent, name);
                 return Found::Other;
             }
-            Err(error) => {
+            Err((lost, error)) if is_gone(&error) => {
+                // All below is gone with it. That it is, an event will tell; the many events about
+                // what lay in it need not be followed.
+                self.forget(lost);
+                return Found::Other;
+            }
+            Err((lost, error)) => {
                 self.forget_entry(parent, name);
-                if !is_gone(&error) {
-                    self.set_blind(parent, open::plain_cause(&error), told);
-                }
+                self.set_blind(lost, open::plain_cause(&error), told);
                 return Found::Other;
             }
         };
+        let place = self.place_of(terms, parent);
         let above = Frame { id: parent, place, ahead: Vec::new(), stat, handle: Some(handle) };
         self.walk(terms, Frame { ahead: vec![c_name(name)], ..above }, told);
         let found = self.tree.child(parent, name);
