@@ -43,6 +43,7 @@ struct Pending {
     last: u64,
     reach: Reach,
     deed: Deed,
+    #[allow(clippy::box_collection, reason = "8 bytes instead of 24, in each of very many")]
     within: Option<Box<BTreeMap<Vec<u8>, Deed>>>,
 }
 

@@ -28,7 +28,7 @@ mod walk;
 use crate::model::severity::Severity;
 use crate::policy::Rule;
 use crate::policy::selection::Selection;
-use crate::sys::inotify::{self, Events, Watches};
+use crate::sys::inotify::{self, Events, WatchId, Watches};
 use crate::sys::open;
 use mounts::Mounts;
 use place::Place;
@@ -135,6 +135,8 @@ pub struct Watcher {
     blind: BTreeMap<Vec<u8>, String>,
     mounts: Mounts,
     here: Option<Here>,
+    /// Watches that belong to no node, to be removed.
+    spare: Vec<WatchId>,
     /// Whether nodes were forgotten since the blind ones were last compared with the tree.
     forgot: bool,
     buffer: Vec<MaybeUninit<u8>>,
@@ -160,6 +162,7 @@ impl Watcher {
             blind: BTreeMap::new(),
             mounts: Mounts::open(),
             here: None,
+            spare: Vec::new(),
             forgot: false,
             buffer: Vec::new(),
         };

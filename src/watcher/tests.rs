@@ -5,6 +5,7 @@
 
 use super::calm::Calm;
 use super::tree::{NodeId, ROOT, Tree};
+use super::walk::SPARE_STEP;
 use super::{Deed, Hint, Reach, Told, Watcher};
 use crate::model::name;
 use crate::policy::Policy;
@@ -15,7 +16,7 @@ use crate::sys::inotify::Events;
 use crate::sys::open;
 use expect_test::{Expect, expect};
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -133,6 +134,13 @@ impl Bench {
         shown(calm.due(Duration::MAX), &mut self.told)
     }
 
+    /// How many watches the kernel has for this watcher: proc_pid_fdinfo(5).
+    fn kernel_watches(&self) -> usize {
+        let fd = self.events.as_fd().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+        info.lines().filter(|line| line.starts_with("inotify wd:")).count()
+    }
+
     /// Takes all events there are; tells whether some were lost.
     fn drain(&mut self) -> bool {
         let mut lost = false;
@@ -164,6 +172,7 @@ impl Bench {
         let (watcher, _events) =
             Watcher::open(self.scratch.path(), self.watcher.left_out.clone()).unwrap();
         let before = self.watched();
+        assert_eq!(self.kernel_watches(), self.watcher.watches());
         let count = self.watcher.watches();
         let old = std::mem::replace(&mut self.watcher, watcher);
         self.adopt();
@@ -843,6 +852,28 @@ fn mounts_that_come_and_go_are_seen() {
     bench.sees(&expect![[r#"
         /etc/a/below/f modified
         /etc/b/x/f modified"#]]);
+    bench.is_whole();
+}
+
+#[test]
+fn a_large_tree_that_moves_away_does_not_flood_the_queue() {
+    let mut bench = Bench::new(&["/etc/"], &etc());
+    for number in 0..3 * SPARE_STEP {
+        bench.mkdir(&format!("/etc/large/{number}"));
+    }
+    bench.hints();
+    assert_eq!(bench.watcher.watches(), 3 * SPARE_STEP + 3);
+    bench.rename("/etc/large", "/large");
+    let raw = bench.events.read(Some(Duration::from_secs(10))).unwrap();
+    bench.watcher.take(&raw);
+    assert_eq!(bench.watcher.watches(), 2);
+    assert_eq!(bench.kernel_watches(), 2 * SPARE_STEP + 3);
+    bench.drain();
+    bench.is_whole();
+    bench.rename("/large", "/etc/large");
+    bench.sees(&expect![[r#"
+        /etc
+        subtree /etc/large replaced"#]]);
     bench.is_whole();
 }
 
