@@ -766,7 +766,7 @@ fn mounts_are_entered_as_an_examination_enters_them() {
     let lower = at("/srv/lower");
     let options = format!("lowerdir={lower}/l,upperdir={lower}/u,workdir={lower}/w,userxattr");
     run(&["mount", "-t", "overlay", "none", "-o", &options, &at("/srv/over")]);
-    // The two lines of /srv/lower/w/work are of the kernel.
+    // The kernel makes a directory "work" for the overlay, listed below.
     bench.sees(&expect![[r#"
         subtree /one/mnt replaced
         subtree /srv/lower replaced
