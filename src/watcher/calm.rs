@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Hints that wait at most; with paths of 60 bytes they take about 10 MB.
 const PENDING_LIMIT: usize = 50_000;
 
+/// Bytes of their paths at most: a path may be much longer than 60 bytes.
+const PATH_BYTES_LIMIT: usize = 8 * 1024 * 1024;
+
 /// Deeds of objects below subtrees that are remembered at most, over all hints.
 const WITHIN_LIMIT: usize = 10_000;
 
@@ -24,6 +27,8 @@ pub struct Calm {
     quiet: u64,
     longest: u64,
     limit: usize,
+    /// Bytes of the paths of all hints that wait, and of objects within subtrees.
+    bytes: usize,
     pending: BTreeMap<Arc<[u8]>, Pending>,
     /// The same by the time when they are due.
     order: BTreeSet<(u64, Arc<[u8]>)>,
@@ -38,6 +43,7 @@ struct Pending {
     last: u64,
     reach: Reach,
     deed: Deed,
+    #[allow(clippy::box_collection, reason = "8 bytes instead of 24, in each of very many")]
     within: Option<Box<BTreeMap<Vec<u8>, Deed>>>,
 }
 
@@ -66,6 +72,7 @@ impl Calm {
             quiet: micros(quiet),
             longest: micros(longest),
             limit: PENDING_LIMIT,
+            bytes: 0,
             pending: BTreeMap::new(),
             order: BTreeSet::new(),
             subtrees: 0,
@@ -106,7 +113,7 @@ impl Calm {
             self.keep(&mut one, below, deed);
         }
         self.insert(path, one);
-        if self.pending.len() > self.limit {
+        if self.pending.len() > self.limit || self.bytes > PATH_BYTES_LIMIT {
             self.collapse(now);
         }
     }
@@ -120,7 +127,7 @@ impl Calm {
             let Some(one) = self.remove(&path) else { continue };
             let within: Vec<(Vec<u8>, Deed)> =
                 one.within.into_iter().flat_map(|within| *within).collect();
-            self.within -= within.len();
+            self.release(&within);
             due.push(Hint { path: path.to_vec(), reach: one.reach, deed: one.deed, within });
         }
         due
@@ -195,8 +202,9 @@ impl Calm {
             into.first = into.first.min(one.first);
             self.keep(into, below.to_vec(), one.deed);
             if let Some(within) = one.within {
-                self.within -= within.len();
-                for (path, deed) in *within {
+                let within: Vec<(Vec<u8>, Deed)> = within.into_iter().collect();
+                self.release(&within);
+                for (path, deed) in within {
                     self.keep(into, path, deed);
                 }
             }
@@ -211,15 +219,23 @@ impl Calm {
         let within = one.within.get_or_insert_default();
         if let Some(known) = within.get_mut(&path) {
             *known = known.or(deed);
-        } else if self.within < WITHIN_LIMIT {
+        } else if self.within < WITHIN_LIMIT && self.bytes < PATH_BYTES_LIMIT / 2 {
+            self.bytes += path.len();
             within.insert(path, deed);
             self.within += 1;
         }
     }
 
+    /// Counts what was remembered of objects below a subtree no more.
+    fn release(&mut self, within: &[(Vec<u8>, Deed)]) {
+        self.within -= within.len();
+        self.bytes -= within.iter().map(|(path, _)| path.len()).sum::<usize>();
+    }
+
     fn insert(&mut self, path: Arc<[u8]>, one: Pending) {
         self.order.insert((one.due(self.times()), Arc::clone(&path)));
         self.subtrees += usize::from(one.reach == Reach::Subtree);
+        self.bytes += path.len();
         self.pending.insert(path, one);
     }
 
@@ -228,6 +244,7 @@ impl Calm {
         let one = self.pending.remove(path)?;
         self.order.remove(&(one.due(self.times()), Arc::clone(path)));
         self.subtrees -= usize::from(one.reach == Reach::Subtree);
+        self.bytes -= path.len();
         Some(one)
     }
 
@@ -244,14 +261,17 @@ impl Calm {
             .map(|(path, count)| (count, path.to_vec()))
             .collect();
         fullest.sort_unstable_by(|a, b| b.cmp(a));
-        let enough = self.limit / 2;
+        let room = |calm: &Calm, tenths: usize| {
+            calm.pending.len() <= calm.limit / 10 * tenths
+                && calm.bytes <= PATH_BYTES_LIMIT / 10 * tenths
+        };
         for (_, path) in fullest {
-            if self.pending.len() <= enough {
+            if room(self, 5) {
                 return;
             }
             self.subtree(path, now);
         }
-        if self.pending.len() > self.limit / 10 * 9 {
+        if !room(self, 9) {
             self.subtree(b"/".to_vec(), now);
         }
     }
@@ -259,5 +279,165 @@ impl Calm {
     fn subtree(&mut self, path: Vec<u8>, now: u64) {
         let hint = Hint { path, reach: Reach::Subtree, deed: Deed::default(), within: Vec::new() };
         self.take(Duration::from_micros(now), hint);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::name;
+    use std::fmt::Write as _;
+
+    fn hint(path: &[u8], reach: Reach, deed: Deed) -> Hint {
+        Hint { path: path.to_vec(), reach, deed, within: Vec::new() }
+    }
+
+    const MODIFIED: Deed = Deed { modified: true, replaced: false };
+
+    fn words(deed: Deed) -> String {
+        let word = |set: bool, word: &'static str| if set { word } else { "" };
+        format!("{}{}", word(deed.modified, " modified"), word(deed.replaced, " replaced"))
+    }
+
+    fn time(word: &str) -> Duration {
+        Duration::from_millis(word.strip_suffix("ms").unwrap().parse().unwrap())
+    }
+
+    /// Follows what is due up to a time, as the daemon would, and writes it down.
+    fn follow(calm: &mut Calm, until: Duration, out: &mut String) {
+        while let Some(now) = calm.next().filter(|next| *next <= until) {
+            let due = calm.due(now);
+            let at = now.as_millis();
+            if due.len() > 20 {
+                writeln!(out, "= {at}ms {} hints", due.len()).unwrap();
+                continue;
+            }
+            for hint in due {
+                let reach = match hint.reach {
+                    Reach::Object => "object",
+                    Reach::Subtree => "subtree",
+                };
+                let path = name::escape(&hint.path);
+                writeln!(out, "= {at}ms look {reach} {path}{}", words(hint.deed)).unwrap();
+                if hint.within.len() > 20 {
+                    writeln!(out, "=   within: {}", hint.within.len()).unwrap();
+                    continue;
+                }
+                for (path, deed) in hint.within {
+                    let path = name::escape(&path);
+                    writeln!(out, "=   within {path}{}", words(deed)).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Plays a sequence: `TIME DEED [subtree] PATH`, and `TIME..TIME every TIME DEED PATH`, and
+    /// `TIME COUNT times DEED PATH`, where `{}` in the path counts; `calm QUIET LONGEST`; and what
+    /// is expected behind `=`, anywhere.
+    fn play(text: &str) -> (String, String) {
+        let mut calm = Calm::new(Duration::from_millis(200), Duration::from_secs(1));
+        let (mut out, mut expected) = (String::new(), String::new());
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            if line.starts_with('=') {
+                writeln!(expected, "{line}").unwrap();
+                continue;
+            }
+            let words: Vec<&str> = line.split(' ').collect();
+            let (mut times, rest) = match words[..] {
+                ["calm", quiet, longest] => {
+                    calm.set(time(quiet), time(longest));
+                    continue;
+                }
+                [span, "every", step, ref rest @ ..] => {
+                    let (from, to) = span.split_once("..").unwrap();
+                    let (mut at, to, step) = (time(from), time(to), time(step));
+                    let mut times = Vec::new();
+                    while at <= to {
+                        times.push(at);
+                        at += step;
+                    }
+                    (times, rest)
+                }
+                [at, count, "times", ref rest @ ..] => {
+                    (vec![time(at); count.parse().unwrap()], rest)
+                }
+                [at, ref rest @ ..] => (vec![time(at)], rest),
+                [] => panic!("an empty line"),
+            };
+            let (deed, reach, path) = match rest {
+                [deed, "subtree", path] => (deed, Reach::Subtree, path),
+                [deed, path] => (deed, Reach::Object, path),
+                _ => panic!("{line}"),
+            };
+            let deed = match *deed {
+                "modified" => MODIFIED,
+                "replaced" => Deed::REPLACED,
+                "look" => Deed::default(),
+                other => panic!("{other}"),
+            };
+            for (number, at) in times.drain(..).enumerate() {
+                follow(&mut calm, at, &mut out);
+                let path = path.replace("{}", &number.to_string());
+                calm.take(at, hint(path.as_bytes(), reach, deed));
+            }
+        }
+        follow(&mut calm, Duration::MAX, &mut out);
+        assert!(calm.is_empty() && calm.next().is_none());
+        assert_eq!((calm.subtrees, calm.within, calm.bytes, calm.order.len()), (0, 0, 0, 0));
+        (out, expected)
+    }
+
+    #[test]
+    fn sequences_of_events_give_the_hints_they_should() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/watch");
+        let mut files: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert!(files.len() >= 7);
+        for file in files {
+            let (out, expected) = play(&std::fs::read_to_string(&file).unwrap());
+            assert_eq!(out, expected, "{}", name::show(&file));
+        }
+    }
+
+    #[test]
+    fn more_than_can_wait_becomes_hints_about_directories() {
+        let mut calm = Calm::new(Duration::from_secs(1), Duration::from_secs(2));
+        calm.limit = 100;
+        for number in 0..90 {
+            calm.take(
+                Duration::ZERO,
+                hint(format!("/busy/{number}").as_bytes(), Reach::Object, MODIFIED),
+            );
+        }
+        for number in 0..11 {
+            let path = format!("/other{number}/x");
+            calm.take(Duration::ZERO, hint(path.as_bytes(), Reach::Object, MODIFIED));
+        }
+        assert_eq!(calm.len(), 12);
+        let due = calm.due(Duration::from_secs(1));
+        assert_eq!(due[0].path, b"/busy");
+        assert_eq!((due[0].reach, due[0].within.len()), (Reach::Subtree, 90));
+        // Everywhere at once: everything is to be looked at.
+        for number in 0..101 {
+            let path = format!("/other{number}/x");
+            calm.take(Duration::from_secs(1), hint(path.as_bytes(), Reach::Object, MODIFIED));
+        }
+        let due = calm.due(Duration::from_secs(3));
+        assert_eq!(due.len(), 1);
+        assert_eq!((due[0].path.as_slice(), due[0].within.len()), (&b"/"[..], 101));
+        assert_eq!((calm.within, calm.bytes), (0, 0));
+    }
+
+    #[test]
+    fn long_paths_do_not_take_all_memory() {
+        let mut calm = Calm::new(Duration::from_secs(1), Duration::from_secs(2));
+        let long = "/directory".repeat(2_500);
+        for number in 0..5_000 {
+            let path = format!("{long}{number}/x");
+            calm.take(Duration::ZERO, hint(path.as_bytes(), Reach::Object, MODIFIED));
+            assert!(calm.bytes <= PATH_BYTES_LIMIT + path.len());
+        }
+        assert_eq!(calm.due(Duration::from_secs(1)).len(), 1);
     }
 }

@@ -24,7 +24,7 @@ mod walk;
 use crate::model::severity::Severity;
 use crate::policy::Rule;
 use crate::policy::selection::Selection;
-use crate::sys::inotify::{self, Events, Watches};
+use crate::sys::inotify::{self, Events, WatchId, Watches};
 use crate::sys::open;
 use mounts::Mounts;
 use place::Place;
@@ -145,6 +145,8 @@ pub struct Watcher {
     blind: BTreeMap<Vec<u8>, String>,
     mounts: Mounts,
     here: Option<Here>,
+    /// Watches that belong to no node, to be removed.
+    spare: Vec<WatchId>,
     /// Whether nodes were forgotten since the blind ones were last compared with the tree.
     forgot: bool,
     buffer: Vec<MaybeUninit<u8>>,
@@ -170,6 +172,7 @@ impl Watcher {
             blind: BTreeMap::new(),
             mounts: Mounts::open(),
             here: None,
+            spare: Vec::new(),
             forgot: false,
             buffer: Vec::new(),
         };
@@ -224,7 +227,10 @@ impl Watcher {
 
     /// A handle on the directory of a node, or on what stands in its place by now: then an event
     /// that waits to be read will say so.
-    fn handle_of(&mut self, id: NodeId) -> io::Result<Arc<OwnedFd>> {
+    ///
+    /// # Errors
+    /// Those of open(2), with the node that could not be opened: this one or one above it.
+    fn handle_of(&mut self, id: NodeId) -> Result<Arc<OwnedFd>, (NodeId, io::Error)> {
         let kept = self.here.as_ref().filter(|here| here.id == id);
         if let Some(handle) = kept.and_then(|here| here.handle.as_ref()) {
             return Ok(Arc::clone(handle));
@@ -232,7 +238,8 @@ impl Watcher {
         let mut handle = Arc::clone(&self.root);
         for id in self.tree.way_to(id) {
             let name = walk::c_name(self.tree.name(id));
-            handle = Arc::new(open::handle(handle.as_fd(), &name)?);
+            let next = open::handle(handle.as_fd(), &name).map_err(|error| (id, error))?;
+            handle = Arc::new(next);
         }
         if let Some(here) = self.here.as_mut().filter(|here| here.id == id) {
             here.handle = Some(Arc::clone(&handle));

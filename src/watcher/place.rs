@@ -118,14 +118,6 @@ impl Place {
         below
     }
 
-    /// Whether entries of the directory are covered or lead to something that is.
-    pub(super) fn enters(&self, selection: &Selection) -> bool {
-        match selection.wants(&self.ground) {
-            Wants::Everything | Wants::Names(_) => true,
-            Wants::Nothing | Wants::Count => false,
-        }
-    }
-
     /// The events to ask for; `None` where the policy wants nothing from it.
     pub(super) fn events(&self, selection: &Selection) -> Option<What> {
         if self.covered {

@@ -102,6 +102,19 @@ impl Tree {
         self.children.get(&(parent, name.into())).copied()
     }
 
+    /// The nodes of a directory's entries.
+    #[cfg(test)]
+    pub(super) fn entries(&self, id: NodeId) -> Vec<NodeId> {
+        let all = self.children.iter();
+        all.filter(|((parent, _), _)| *parent == id).map(|(_, child)| *child).collect()
+    }
+
+    /// How many nodes there is room for.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The node of a path, or of the last directory on the way that has one, and whether it is the
     /// path's own.
     pub(super) fn nearest(&self, path: &[u8]) -> (NodeId, bool) {

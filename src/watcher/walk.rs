@@ -23,6 +23,9 @@ use std::sync::Arc;
 /// Directories that are open at once, besides the one in which the walk began.
 const OPEN_LIMIT: usize = 128;
 
+/// Watches that are removed at once; by default the kernel's queue holds 16,384 events.
+pub(super) const SPARE_STEP: usize = 1_000;
+
 /// What a name leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -143,17 +146,17 @@ impl Watcher {
             Err(error) => self.set_blind(ROOT, open::plain_cause(&error), told),
         }
         self.forgot = true;
+        let waiting = self.spare.len();
+        self.spare.extend(before.all_watches().filter(|watch| !self.tree.holds(*watch)));
+        let left_over = self.spare.len() - waiting;
         self.tidy();
-        before
-            .all_watches()
-            .filter(|watch| !self.tree.holds(*watch))
-            .map(|watch| self.unwatch(watch))
-            .count()
+        left_over
     }
 
     /// Ends a call from outside: nothing stays open, and what is gone or watched is blind no more.
     pub(super) fn tidy(&mut self) {
         self.here = None;
+        self.remove_spare();
         if std::mem::take(&mut self.forgot) && !self.blind.is_empty() {
             let tree = &self.tree;
             self.blind.retain(|path, _| {
@@ -188,9 +191,8 @@ impl Watcher {
         name: &[u8],
         told: &mut Vec<Told>,
     ) -> Found {
-        let place = self.place_of(terms, parent);
         let opened = self.handle_of(parent).and_then(|handle| {
-            let stat = stat::of(handle.as_fd())?;
+            let stat = stat::of(handle.as_fd()).map_err(|error| (parent, error))?;
             Ok((handle, stat))
         });
         let (handle, stat) = match opened {
@@ -199,14 +201,19 @@ impl Watcher {
                 self.forget_entry(parent, name);
                 return Found::Other;
             }
-            Err(error) => {
+            Err((lost, error)) if is_gone(&error) => {
+                // All below is gone with it. That it is, an event will tell; the many events about
+                // what lay in it need not be followed.
+                self.forget(lost);
+                return Found::Other;
+            }
+            Err((lost, error)) => {
                 self.forget_entry(parent, name);
-                if !is_gone(&error) {
-                    self.set_blind(parent, open::plain_cause(&error), told);
-                }
+                self.set_blind(lost, open::plain_cause(&error), told);
                 return Found::Other;
             }
         };
+        let place = self.place_of(terms, parent);
         let above = Frame { id: parent, place, ahead: Vec::new(), stat, handle: Some(handle) };
         self.walk(terms, Frame { ahead: vec![c_name(name)], ..above }, told);
         let found = self.tree.child(parent, name);
@@ -306,7 +313,7 @@ impl Watcher {
             blind: false,
         };
         if let Some(Node { watch: Some(watch), blind: false, .. }) = known
-            && self.watches.place(opened.as_fd(), what).is_ok_and(|placed| placed == watch)
+            && self.place(opened.as_fd(), what).is_ok_and(|placed| placed == watch)
         {
             // The very directory that was read before; what came since has events of its own.
             self.tree.put(parent, entry_name, node);
@@ -329,7 +336,7 @@ impl Watcher {
         what: What,
         told: &mut Vec<Told>,
     ) -> bool {
-        match self.watches.place(object, what) {
+        match self.place(object, what) {
             Ok(watch) => {
                 self.tree.set(id, Node { watch: Some(watch), ..self.tree.node(id) });
                 self.sighted(id, told);
@@ -417,7 +424,7 @@ impl Watcher {
                 return;
             }
         };
-        match self.watches.place(handle.as_fd(), FILE) {
+        match self.place(handle.as_fd(), FILE) {
             Ok(watch) => {
                 let known = self.tree.child(parent, entry_name);
                 let mut known = known.map(|id| self.tree.node(id));
@@ -458,16 +465,35 @@ impl Watcher {
             self.here = None;
         }
         self.forgot = true;
-        let mut unused = Vec::new();
-        self.tree.remove(id, |watch| unused.push(watch));
-        for watch in unused {
-            self.unwatch(watch);
+        let spare = &mut self.spare;
+        self.tree.remove(id, |watch| spare.push(watch));
+    }
+
+    /// Removes watches that nothing uses, but only so many at once: the kernel tells each removal by
+    /// an event, and all at once could fill its queue. Those events call for the next ones.
+    fn remove_spare(&mut self) {
+        for _ in 0..SPARE_STEP {
+            let Some(watch) = self.spare.pop() else { return };
+            if !self.tree.holds(watch) {
+                // Losing this is safe: events of a watch that belongs to no node are dropped.
+                let _ = self.watches.remove(watch);
+            }
         }
     }
 
-    fn unwatch(&self, watch: WatchId) {
-        // Losing this is safe: events of a watch that belongs to no node are not read.
-        let _ = self.watches.remove(watch);
+    /// Places a watch, in the place of one that is to be removed if it must.
+    fn place(&mut self, object: BorrowedFd<'_>, what: What) -> io::Result<WatchId> {
+        loop {
+            match self.watches.place(object, what) {
+                Err(error)
+                    if Errno::from_io_error(&error) == Some(Errno::NOSPC)
+                        && !self.spare.is_empty() =>
+                {
+                    self.remove_spare();
+                }
+                placed => return placed,
+            }
+        }
     }
 
     fn put_blind(&mut self, parent: NodeId, entry: &[u8], cause: String, told: &mut Vec<Told>) {
