@@ -397,7 +397,7 @@ fn read(file: File, limit: u64) -> std::io::Result<Zeroizing<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::program::Direct;
+    use crate::alert::program::{Direct, tests::script};
     use std::os::unix::fs::PermissionsExt as _;
 
     fn mailer(server: MailServer) -> Mailer {
@@ -498,8 +498,7 @@ mod tests {
         let path = scratch.path().join("sendmail");
         let out = scratch.path().join("out");
         let shown = out.to_str().unwrap();
-        std::fs::write(&path, format!("#!/bin/sh\n{{ echo \"$@\"; cat; }} > {shown}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        script(&path, &format!("{{ echo \"$@\"; cat; }} > {shown}"));
         let mut mailer = mailer(MailServer::Sendmail(path));
         mailer.from = Some("fim@example.org".to_owned());
         let to = ["root".to_owned(), "a@b".to_owned()];

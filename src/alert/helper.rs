@@ -388,7 +388,6 @@ fn read_frame<H: DeserializeOwned>(socket: &mut impl Read) -> io::Result<Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -401,8 +400,7 @@ mod tests {
 
     fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
         let path = dir.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        program::tests::script(&path, text);
         path
     }
 

@@ -194,14 +194,26 @@ fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStat
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    fn script(dir: &Path, text: &str) -> PathBuf {
+    /// Writes a script. Another process does: what a thread of this one starts meanwhile would
+    /// have the file open for writing for a moment, and nobody could run it.
+    pub(in crate::alert) fn script(path: &Path, text: &str) {
+        let mut writer = Command::new("/bin/sh")
+            .args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "-"])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        write!(writer.stdin.take().unwrap(), "#!/bin/sh\n{text}\n").unwrap();
+        assert!(writer.wait().unwrap().success());
+    }
+
+    fn program(dir: &Path, text: &str) -> PathBuf {
         let path = dir.join("program");
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        script(&path, text);
         path
     }
 
@@ -216,7 +228,7 @@ mod tests {
         }
         let scratch = tempfile::tempdir().unwrap();
         let out = scratch.path().join("out");
-        let path = script(
+        let path = program(
             scratch.path(),
             "{ cat; echo; env | cut -d= -f1 | grep -v -e PWD -e SHLVL -e '^_$' | sort; ls /proc/self/fd | wc -l; } > \"$1\"",
         );
@@ -239,14 +251,14 @@ mod tests {
             return;
         }
         let scratch = tempfile::tempdir().unwrap();
-        let path = script(scratch.path(), "printf 'no \\033[2Jway' >&2; exit 3");
+        let path = program(scratch.path(), "printf 'no \\033[2Jway' >&2; exit 3");
         let error = run(&path, &NONE, b"", LONG).unwrap_err();
         assert!(matches!(error, Error::Refused(_)));
         let said = error.to_string();
         assert!(said.contains("exit status: 3 and said: no \\x1b[2Jway; "), "{said}");
-        let path = script(scratch.path(), "exit 75");
+        let path = program(scratch.path(), "exit 75");
         assert!(matches!(run(&path, &NONE, b"", LONG), Err(Error::Unavailable(_))));
-        let path = script(scratch.path(), "sleep 1000 & sleep 1000");
+        let path = program(scratch.path(), "sleep 1000 & sleep 1000");
         let error = run(&path, &NONE, b"", Duration::from_millis(50)).unwrap_err();
         assert!(error.to_string().contains("had not ended"), "{error}");
     }
@@ -258,7 +270,7 @@ mod tests {
             return;
         }
         let scratch = tempfile::tempdir().unwrap();
-        let path = script(scratch.path(), "exit 0");
+        let path = program(scratch.path(), "exit 0");
         let chmod = |path: &Path, mode: u32| {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         };

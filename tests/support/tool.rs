@@ -2,7 +2,8 @@
 //! it is a failure, because CI installs them.
 
 use std::io::Write as _;
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 /// Whether a program is there; if not, the test says so and ends.
 pub fn has(program: &str) -> bool {
@@ -27,6 +28,19 @@ pub fn missing(found: bool, why: &str) -> bool {
         let _ = writeln!(std::io::stderr(), "skipped: {why}");
     }
     found
+}
+
+/// Writes a script. Another process does: what a thread of this one starts meanwhile would have the
+/// file open for writing for a moment, and nobody could run it.
+pub fn script(path: &Path, text: &str) {
+    let mut writer = Command::new("/bin/sh")
+        .args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "-"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    write!(writer.stdin.take().unwrap(), "#!/bin/sh\n{text}\n").unwrap();
+    assert!(writer.wait().unwrap().success());
 }
 
 /// Runs a program that has to succeed.

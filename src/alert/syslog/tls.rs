@@ -177,7 +177,12 @@ impl Drop for Tls {
     /// that is closed with unread data in it would take back what the receiver has not read.
     fn drop(&mut self) {
         self.session.send_close_notify();
-        if self.flush().is_err() || self.stream.shutdown(Shutdown::Write).is_err() {
+        // One that reads nothing is not waited for.
+        let bounded = self.stream.set_write_timeout(Some(FAREWELL));
+        if bounded.is_err()
+            || self.flush().is_err()
+            || self.stream.shutdown(Shutdown::Write).is_err()
+        {
             return;
         }
         let until = monotonic() + FAREWELL;
