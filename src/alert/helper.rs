@@ -395,7 +395,7 @@ mod tests {
     fn helper(programs: &[PathBuf]) -> (Helper, std::thread::JoinHandle<io::Result<()>>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let serving = std::thread::spawn(move || serve(theirs));
-        (Silent::over(ours, None, programs).unwrap(), serving)
+        (Silent::over(ours, None, programs).unwrap().listen().unwrap(), serving)
     }
 
     fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
@@ -453,7 +453,7 @@ mod tests {
     #[test]
     fn without_the_helper_nothing_runs_and_it_is_said() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let helper = Silent::over(ours, None, &[]).unwrap();
+        let helper = Silent::over(ours, None, &[]).unwrap().listen().unwrap();
         assert!(helper.is_alive());
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| helper.run(Path::new("/bin/true"), &[], b"", LONG));

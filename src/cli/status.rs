@@ -186,7 +186,13 @@ fn daemon(daemon: &Daemon, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "            NOT WATCHED: {}: {}", line(path), line(cause))?;
     }
     let last = live.last_hint.as_deref().unwrap_or("none yet");
-    writeln!(out, "Events      {} of the kernel, last {}; {} looks", live.hints, line(last), live.looks)?;
+    writeln!(
+        out,
+        "Events      {} of the kernel, last {}; {} looks",
+        live.hints,
+        line(last),
+        live.looks
+    )?;
     let or = |time: &Option<String>, none: &str| line(time.as_deref().unwrap_or(none));
     writeln!(
         out,

@@ -125,9 +125,7 @@ fn drift(
         Ok(())
     })?;
     for (path, open) in over {
-        ledger::resolve(batch, &path, &open, |was| {
-            of_report(stamp.resolved(&path, was), report)
-        })?;
+        ledger::resolve(batch, &path, &open, |was| of_report(stamp.resolved(&path, was), report))?;
     }
     Ok(())
 }

@@ -74,7 +74,8 @@ fn the_page_and_its_json_say_the_same() {
         "its end verifies",
         "Sinks       syslog unix:///dev/log",
         "Mail queue  0",
-        "Daemon      not running (fim watch is not part of this version)",
+        "Daemon      not running; changes are found by scans only",
+        "Not seen    content changed through a mapping: ",
     ] {
         assert!(page.text().contains(part), "lacks {part:?}\n{}", page.story());
     }

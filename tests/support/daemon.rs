@@ -17,8 +17,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// A configuration with short times and a file sink, to which tests add. No full scan at start but
 /// where they ask for it: then what is told came by an event.
-pub const QUICK: &str =
-    "[watch]\ndebounce = \"30ms\"\nmax-delay = \"300ms\"\nschedule = \"\"\nheartbeat = \"0s\"\nfull-scan-at-start = false\n";
+pub const QUICK: &str = "[watch]\ndebounce = \"30ms\"\nmax-delay = \"300ms\"\nschedule = \"\"\nheartbeat = \"0s\"\nfull-scan-at-start = false\n";
 
 impl Host {
     /// Where the configuration of a watched host is.

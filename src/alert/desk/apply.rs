@@ -119,9 +119,7 @@ impl Desk {
             scan.looked_below.extend(looked.subtrees.iter().cloned());
         }
         let resolved = |batch: &mut Batch<'_>, path: &[u8], open: &journal::drift::Open| {
-            ledger::resolve(batch, path, open, |was| {
-                stamp.resolved(path, was)
-            })
+            ledger::resolve(batch, path, open, |was| stamp.resolved(path, was))
         };
         for (path, restored) in &looked.equal {
             let event = match (batch.open_at(path)?, restored) {

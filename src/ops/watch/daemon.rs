@@ -4,15 +4,15 @@
 use super::super::metrics;
 use super::super::{Context, Error};
 use super::beside::{Beside, Differing};
+use super::figures::Counts;
 use super::force::InForce;
-use super::live::{self, Live, SinkState};
-use super::look::{Job, lock};
+use super::look::Job;
 use super::start::{LOOKERS, Threads};
 use super::sweep::{Sweep, Swept};
 use super::{Outcome, Wake};
 use crate::alert::board::Board;
 use crate::alert::desk::Tally;
-use crate::alert::desk::order::{Answer, Order};
+use crate::alert::desk::order::Order;
 use crate::alert::helper::Helper;
 use crate::alert::stamp::Stamp;
 use crate::alert::way::Run;
@@ -21,14 +21,12 @@ use crate::model::clock::rfc3339;
 use crate::model::event::{Event, Kind};
 use crate::model::name;
 use crate::model::severity::Severity;
-use crate::model::value::hex;
 use crate::state::StateDir;
 use crate::state::lock::Lock;
-use crate::sys::inotify::{self, Raw};
 use crate::sys::service::{Notify, Signal};
 use crate::sys::stat::monotonic;
 use crate::watcher::calm::Calm;
-use crate::watcher::{Deed, Hint, Reach, Told, Watcher};
+use crate::watcher::{Deed, Hint, Reach, Watcher};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -43,25 +41,16 @@ const TOGETHER: usize = 1_024;
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// How often what is not watched is scanned, at least; a scan that takes long comes less often.
-const FALLBACK: Duration = Duration::from_secs(60);
+pub(super) const FALLBACK: Duration = Duration::from_secs(60);
 
 /// Of the time that such a scan took, how many times that is waited for the next one.
 const FALLBACK_SHARE: u32 = 20;
 
-/// How often the status file is written, at most.
-const STATUS_PAUSE: Duration = Duration::from_secs(5);
-
 /// How long a source must be left alone before it is compared.
 const SOURCE_PAUSE: Duration = Duration::from_millis(500);
 
-/// Looks that are put off; with more of them everything is scanned instead.
-const PUT_OFF: usize = 16_384;
-
 /// Open drift that is looked at one by one after a new generation; more of it is left to a scan.
 const OPEN_LOOKS: usize = 4_096;
-
-/// Events about places that are not watched, before they are only counted.
-const BLIND_TOLD: usize = 32;
 
 /// What the daemon is made of.
 pub(super) struct Parts {
@@ -91,56 +80,46 @@ pub(super) struct Daemon {
     pub(super) parts: Parts,
     /// A token for each reading that is taken up.
     pub(super) readings: Option<Receiver<()>>,
-    calm: Calm,
+    pub(super) calm: Calm,
     /// Hints that are due and wait for somebody to look.
     ready: VecDeque<Hint>,
     flights: HashMap<u64, Flight>,
     last_flight: u64,
     /// Objects that are to be looked at again, by the time when.
-    put_off: BTreeMap<Duration, Vec<Vec<u8>>>,
-    put_off_count: usize,
-    sweeping: Option<Sweep>,
-    wanted: Wanted,
-    timetable: Option<Timetable>,
+    pub(super) put_off: BTreeMap<Duration, Vec<Vec<u8>>>,
+    pub(super) put_off_count: usize,
+    pub(super) sweeping: Option<Sweep>,
+    pub(super) wanted: Wanted,
+    pub(super) timetable: Option<Timetable>,
     pub(super) heartbeat_at: Option<Duration>,
     watchdog_at: Option<Duration>,
-    fallback_at: Option<Duration>,
-    status_at: Option<Duration>,
+    pub(super) fallback_at: Option<Duration>,
+    pub(super) status_at: Option<Duration>,
     sources_at: Option<Duration>,
-    lost: Option<Lost>,
+    pub(super) lost: Option<Lost>,
     /// When events were read last without any being lost.
-    read_at: DateTime<Utc>,
+    pub(super) read_at: DateTime<Utc>,
     pub(super) differing: Differing,
     /// What did not verify, so that it is told once.
     pub(super) trouble: Option<String>,
     helper_told: bool,
-    counts: Counts,
-    last_scan: Option<metrics::LastScan>,
-}
-
-/// What is counted for status and heartbeats.
-#[derive(Debug, Default)]
-struct Counts {
-    since: Option<DateTime<Utc>>,
-    hints: u64,
-    looks: u64,
-    overflows: u64,
-    last_hint: Option<DateTime<Utc>>,
+    pub(super) counts: Counts,
+    pub(super) last_scan: Option<metrics::LastScan>,
 }
 
 /// Scans that are to be made.
 #[derive(Debug, Default)]
-struct Wanted {
-    check: bool,
-    everything: bool,
-    places: Vec<Vec<u8>>,
+pub(super) struct Wanted {
+    pub(super) check: bool,
+    pub(super) everything: bool,
+    pub(super) places: Vec<Vec<u8>>,
 }
 
 /// Events were lost; everything is looked at again when it is quiet.
 #[derive(Debug)]
-struct Lost {
-    first: Duration,
-    last: Duration,
+pub(super) struct Lost {
+    pub(super) first: Duration,
+    pub(super) last: Duration,
 }
 
 /// What is being looked at.
@@ -220,7 +199,7 @@ impl Daemon {
         self.watchdog_at = self.parts.notify.watchdog_interval().map(|_| self.now());
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.parts.started.elapsed()
     }
 
@@ -350,113 +329,6 @@ impl Daemon {
         }
     }
 
-    fn hints(&mut self, raw: &[Raw]) {
-        let now = self.parts.context.clock.now();
-        self.counts.hints += raw.len() as u64;
-        self.counts.last_hint = Some(now);
-        let told = self.parts.watcher.take(raw);
-        // The next reading may come.
-        if let Some(readings) = &self.readings {
-            let _ = readings.try_recv();
-        }
-        let lost = told.contains(&Told::Overflow);
-        self.told(told);
-        if !lost {
-            self.read_at = now;
-        }
-    }
-
-    /// What the watcher says becomes hints, and events about what it cannot see.
-    pub(super) fn told(&mut self, told: Vec<Told>) {
-        let now = self.now();
-        let mut blind = 0;
-        for told in told {
-            match told {
-                Told::Look(hint) => self.calm.take(now, hint),
-                Told::Overflow => self.overflowed(),
-                Told::Blind { path, cause } => {
-                    blind += 1;
-                    self.fallback_at.get_or_insert(now + FALLBACK);
-                    if blind <= BLIND_TOLD {
-                        let shown = name::escape(&path);
-                        let text = format!(
-                            "{shown} is not watched: {cause}; until then it is scanned every {} s",
-                            FALLBACK.as_secs()
-                        );
-                        let mut event = self.stamp().degraded(Severity::High, &text).about(&path);
-                        event.reason = Some(cause);
-                        self.tell(event);
-                    }
-                }
-                Told::Sighted { path } => {
-                    let text = format!(
-                        "{} is watched again; what changed meanwhile is looked for",
-                        name::escape(&path)
-                    );
-                    self.tell(self.stamp().degraded(Severity::Info, &text).about(&path));
-                    self.calm.take(now, hint(path, Reach::Subtree));
-                }
-            }
-        }
-        if blind > BLIND_TOLD {
-            let text = format!(
-                "{} places more are not watched; fim status names the limit",
-                blind - BLIND_TOLD
-            );
-            self.tell_degraded(Severity::High, &text);
-        }
-        self.touch_status();
-    }
-
-    fn overflowed(&mut self) {
-        let now = self.now();
-        self.counts.overflows += 1;
-        if let Some(lost) = &mut self.lost {
-            lost.last = now;
-            return;
-        }
-        self.lost = Some(Lost { first: now, last: now });
-        let limit = inotify::limits().max_queued_events;
-        let limit = limit.map_or_else(String::new, |limit| format!(" of {limit}"));
-        let reason = format!(
-            "more happened than the queue of the kernel holds{limit}: events were lost; raise fs.inotify.max_queued_events with sysctl"
-        );
-        let stamp = self.stamp();
-        let message = format!("{reason}; everything is looked at again");
-        let mut event = stamp.event(Kind::Overflow, Severity::High, message);
-        event.from = Some(rfc3339(self.read_at));
-        event.to = Some(stamp.time);
-        event.reason = Some(reason);
-        self.tell(event);
-    }
-
-    fn answered(&mut self, answer: Answer) {
-        match answer {
-            Answer::Again { path, wait } => {
-                if self.put_off_count >= PUT_OFF {
-                    self.wanted.everything = true;
-                    return;
-                }
-                self.put_off_count += 1;
-                self.put_off.entry(self.now() + wait).or_default().push(path);
-            }
-            Answer::AllAgain => self.wanted.everything = true,
-            Answer::Newer(generation) => {
-                self.follow();
-                // What was compared with the old one is compared again with what is in force.
-                self.wanted.everything = true;
-                if self.parts.in_force.generation() < generation {
-                    let text = format!(
-                        "journal.db tells of generation {generation}, which does not verify; generation {} stays in force",
-                        self.parts.in_force.generation()
-                    );
-                    self.order(Order::Disbelieve(generation));
-                    self.tell_degraded(Severity::Critical, &text);
-                }
-            }
-        }
-    }
-
     /// Does everything that is due.
     fn work(&mut self) -> Result<(), Error> {
         let now = self.now();
@@ -503,15 +375,16 @@ impl Daemon {
         if self.status_at.is_some_and(|at| at <= now) {
             self.write_status();
         }
-        if let Some(helper) = self.parts.helper.as_ref().filter(|helper| !helper.is_alive()) {
-            if !self.helper_told {
-                self.helper_told = true;
-                let text = format!(
-                    "the process that runs programs for sinks, {}, has ended; restart fim watch",
-                    helper.pid()
-                );
-                self.tell_degraded(Severity::High, &text);
-            }
+        if let Some(helper) = self.parts.helper.as_ref()
+            && !self.helper_told
+            && !helper.is_alive()
+        {
+            self.helper_told = true;
+            let text = format!(
+                "the process that runs programs for sinks, {}, has ended; restart fim watch",
+                helper.pid()
+            );
+            self.tell_degraded(Severity::High, &text);
         }
         Ok(())
     }
@@ -640,31 +513,6 @@ impl Daemon {
         Ok(())
     }
 
-    /// A sign of life.
-    fn beat(&mut self) -> Result<(), Error> {
-        let interval = self.parts.in_force.force.config.watch.heartbeat;
-        self.heartbeat_at = Some(self.now() + interval);
-        if self.parts.in_force.force.baseline.still_the_same().is_err() {
-            self.verify_again()?;
-        }
-        self.compare_sources();
-        let counts = &self.counts;
-        let message = format!(
-            "generation {}, {} watches, {} places not watched, {} events of the kernel, {} looks, {} overflows",
-            self.parts.in_force.generation(),
-            self.parts.watcher.watches(),
-            self.parts.watcher.blind().count(),
-            counts.hints,
-            counts.looks,
-            counts.overflows
-        );
-        let mut event = self.stamp().event(Kind::Heartbeat, Severity::Info, message);
-        event.digest = Some(hex(&self.parts.in_force.force.baseline.sealed().digest));
-        self.order(Order::Heartbeat(Box::new(event)));
-        self.write_metrics();
-        Ok(())
-    }
-
     /// Whether a scheduled scan fell into the time when nobody watched.
     fn has_missed_a_scan(&self) -> bool {
         let config = &self.parts.in_force.force.config.watch;
@@ -680,104 +528,6 @@ impl Daemon {
         schedule
             .count_between(&last.with_timezone(&chrono::Local), &now.with_timezone(&chrono::Local))
             > 0
-    }
-
-    fn notify(&self, send: impl FnOnce(&Notify, &str) -> std::io::Result<()>) {
-        // A manager that does not listen is nobody's loss but its own.
-        let _ = send(&self.parts.notify, &self.status_line());
-    }
-
-    /// One line for the service manager.
-    fn status_line(&self) -> String {
-        let doing = self.doing();
-        format!(
-            "generation {}, {} watches, {} places not watched, {doing}",
-            self.parts.in_force.generation(),
-            self.parts.watcher.watches(),
-            self.parts.watcher.blind().count(),
-        )
-    }
-
-    fn doing(&self) -> &'static str {
-        match &self.sweeping {
-            None => "watching",
-            Some(Sweep::Check) => "watching and making a full scan",
-            Some(Sweep::Everything) => "watching and looking at everything again",
-            Some(Sweep::Places(_)) => "watching and scanning what is not watched",
-        }
-    }
-
-    pub(super) fn touch_status(&mut self) {
-        let at = self.now() + STATUS_PAUSE;
-        self.status_at.get_or_insert(at);
-    }
-
-    fn write_status(&mut self) {
-        self.status_at = None;
-        let limits = inotify::limits();
-        let now = self.parts.context.clock.now();
-        let blind = self.parts.watcher.blind();
-        let blind: Vec<(String, String)> = blind
-            .take(live::BLIND_NAMED)
-            .map(|(path, cause)| (name::escape(path), cause.to_owned()))
-            .collect();
-        let sinks = self.parts.board.slots().into_iter().map(|slot| SinkState {
-            label: slot.label,
-            position: slot.position,
-            down: slot.down,
-        });
-        let live = Live {
-            pid: std::process::id(),
-            helper_pid: self.parts.helper.as_ref().map(|helper| helper.pid()),
-            started: self.counts.since.map(rfc3339).unwrap_or_default(),
-            updated: rfc3339(now),
-            generation: self.parts.in_force.generation(),
-            backend: "inotify".to_owned(),
-            watches: self.parts.watcher.watches() as u64,
-            max_watches: limits.max_user_watches,
-            max_queued_events: limits.max_queued_events,
-            blind,
-            blind_count: self.parts.watcher.blind().count() as u64,
-            hints: self.counts.hints,
-            looks: self.counts.looks,
-            overflows: self.counts.overflows,
-            last_hint: self.counts.last_hint.map(rfc3339),
-            doing: self.doing().to_owned(),
-            next_scan: self.timetable.as_ref().and_then(Timetable::next).map(rfc3339),
-            last_scan: self.last_scan.map(|scan| rfc3339(scan.finished)),
-            sinks: sinks.collect(),
-        };
-        // What is full is told by the desk, which has more to lose.
-        let _ = live.store(&self.parts.state);
-    }
-
-    fn write_metrics(&mut self) {
-        let Some(path) = self.parts.in_force.force.config.watch.metrics_file.clone() else {
-            return;
-        };
-        let tally = lock(&self.parts.tally).clone();
-        let sinks = self.parts.board.slots().into_iter().map(|slot| metrics::Sink {
-            label: slot.label,
-            lag: tally.head.saturating_sub(slot.position),
-            up: slot.down.is_none(),
-        });
-        let metrics = metrics::Metrics {
-            generation: self.parts.in_force.generation(),
-            started: self.counts.since.unwrap_or_else(|| self.parts.context.clock.now()),
-            last_scan: self.last_scan,
-            open: tally.open,
-            events: tally.events,
-            watches: self.parts.watcher.watches() as u64,
-            blind: self.parts.watcher.blind().count() as u64,
-            journal_seq: tally.head,
-            sinks: sinks.collect(),
-        };
-        if let Err(text) = metrics::write(&path, &metrics::render(&metrics)) {
-            if self.trouble.as_ref() != Some(&text) {
-                self.tell_degraded(Severity::Medium, &text);
-                self.trouble = Some(text);
-            }
-        }
     }
 
     /// Another generation, policy or configuration is in force from now on.

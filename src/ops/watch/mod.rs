@@ -12,10 +12,12 @@
 
 mod beside;
 mod daemon;
+mod figures;
 mod follow;
 mod force;
 pub mod live;
 mod look;
+mod news;
 mod sinks;
 mod start;
 mod sweep;
