@@ -99,6 +99,12 @@ pub(super) enum Command {
         verb: SinkVerb,
     },
     /// Watch the host: an alert for every change, as it happens; in the foreground
+    ///
+    /// Places watches wherever the policy in force covers something, looks at what changes with the
+    /// code of check, and tells each drift once, to the journal first and then to every sink. A full
+    /// scan at the start and by schedule finds what happened while nobody watched. SIGHUP takes up
+    /// what is in force anew, SIGTERM ends it well.
+    #[command(after_long_help = crate::cli::pages::unseen())]
     Watch,
     /// What happened: the journal
     Events {

@@ -20,6 +20,16 @@ pub(super) fn man(dir: &Path) -> io::Result<()> {
     write_page(&command, "fim", dir)
 }
 
+/// What the daemon does not see by events, for its help and its manual page.
+pub(super) fn unseen() -> String {
+    let mut text =
+        "Not seen by events of the kernel, and found by the next scan at the latest:\n".to_owned();
+    for (unseen, found) in crate::watcher::UNSEEN {
+        text.push_str(&format!("  {unseen}: {found}\n"));
+    }
+    text
+}
+
 fn write_page(command: &clap::Command, page: &str, dir: &Path) -> io::Result<()> {
     let renamed = command.clone().name(page.to_owned());
     let manual = clap_mangen::Man::new(renamed).section("8").manual("System Administration");
