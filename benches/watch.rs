@@ -8,6 +8,15 @@
 //! see whether the measurements still run. Figures are printed, and asserted nowhere; that nothing
 //! is lost is asserted. The burst through an overflowing queue needs root.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    reason = "a measurement that cannot be made ends with its cause; figures are for people"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
@@ -62,7 +71,8 @@ impl Bench {
             let dir = self.dir(dir);
             fs::create_dir_all(&dir).unwrap();
             for file in 0..files {
-                fs::write(dir.join(format!("file-{file:04}")), format!("content {file}\n")).unwrap();
+                fs::write(dir.join(format!("file-{file:04}")), format!("content {file}\n"))
+                    .unwrap();
             }
         }
     }
@@ -80,9 +90,12 @@ impl Bench {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(FIM);
-        for (flag, name) in
-            [("--root", "root"), ("--state", "state"), ("--policy", "policy.toml"), ("--config", "fim.toml")]
-        {
+        for (flag, name) in [
+            ("--root", "root"),
+            ("--state", "state"),
+            ("--policy", "policy.toml"),
+            ("--config", "fim.toml"),
+        ] {
             command.arg(flag).arg(self.at(name));
         }
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -162,7 +175,6 @@ impl Daemon {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a benchmark has no other clock")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -188,7 +200,10 @@ fn latency(scale: usize) {
     let debounce = 50;
     bench.configure(
         &format!("debounce = \"{debounce}ms\"\nfull-scan-at-start = false"),
-        &format!("[[sink]]\ntype = \"syslog\"\ntarget = \"unix://{}\"\nmax-per-minute = 0\n", socket.to_str().unwrap()),
+        &format!(
+            "[[sink]]\ntype = \"syslog\"\ntarget = \"unix://{}\"\nmax-per-minute = 0\n",
+            socket.to_str().unwrap()
+        ),
     );
     bench.run(&["init", "--no-passphrase"]);
     let (daemon, _) = bench.watch();
@@ -197,7 +212,8 @@ fn latency(scale: usize) {
     let mut buffer = [0; 9000];
     for number in 0..count {
         let path = bench.dir(number % 100).join(format!("file-{:04}", number / 100));
-        let inner = format!("path=\"/{}\"", path.strip_prefix(bench.at("root")).unwrap().to_str().unwrap());
+        let inner =
+            format!("path=\"/{}\"", path.strip_prefix(bench.at("root")).unwrap().to_str().unwrap());
         let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"more\n").unwrap();
         drop(file);
@@ -375,9 +391,13 @@ fn kill(scale: usize) {
         let until = now() + Duration::from_micros(next() % 150_000);
         let mut number = 0;
         while now() < until {
-            let path = bench.dir((next() % 20) as usize).join(format!("new-{round:03}-{number:04}"));
+            let path =
+                bench.dir((next() % 20) as usize).join(format!("new-{round:03}-{number:04}"));
             fs::write(&path, "x").unwrap();
-            made.insert(format!("/{}", path.strip_prefix(bench.at("root")).unwrap().to_str().unwrap()));
+            made.insert(format!(
+                "/{}",
+                path.strip_prefix(bench.at("root")).unwrap().to_str().unwrap()
+            ));
             number += 1;
             fim::model::clock::pause(Duration::from_micros(next() % 2_000));
         }
@@ -388,8 +408,15 @@ fn kill(scale: usize) {
     let started = bench.events().len();
     wait("the last scan", || {
         let events = bench.events();
-        events[started.min(events.len())..].iter().chain(events.last()).any(|event| event["kind"] == "open-drift")
-            && events.iter().rev().take_while(|event| event["kind"] != "started").any(|event| event["kind"] == "open-drift")
+        events[started.min(events.len())..]
+            .iter()
+            .chain(events.last())
+            .any(|event| event["kind"] == "open-drift")
+            && events
+                .iter()
+                .rev()
+                .take_while(|event| event["kind"] != "started")
+                .any(|event| event["kind"] == "open-drift")
     });
     daemon.end();
     let events = bench.events();
