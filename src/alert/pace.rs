@@ -24,14 +24,26 @@ pub struct Pace {
     objects: HashMap<u64, Paced>,
 }
 
+/// Small, because there are many.
 #[derive(Clone, Copy, Debug)]
 struct Paced {
-    /// When it was told last.
-    last: Duration,
+    /// When it was told last, in hundredths of a second: enough for a year.
+    last: u32,
+    /// How often it was held back since.
+    held_back: u16,
     /// Which pause holds.
     level: u8,
-    /// How often it was held back since.
-    held_back: u32,
+}
+
+impl Paced {
+    fn new(now: Duration, level: u8) -> Paced {
+        let last = u32::try_from(now.as_millis() / 10).unwrap_or(u32::MAX);
+        Paced { last, held_back: 0, level }
+    }
+
+    fn passed(self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_millis(u64::from(self.last) * 10))
+    }
 }
 
 /// Whether an object may be told.
@@ -53,11 +65,11 @@ impl Pace {
         let Some(paced) = self.objects.get_mut(&key) else {
             self.make_room(now);
             if self.objects.len() < REMEMBERED {
-                self.objects.insert(key, Paced { last: now, level: 0, held_back: 0 });
+                self.objects.insert(key, Paced::new(now, 0));
             }
             return Turn::Now { held_back: 0 };
         };
-        let passed = now.saturating_sub(paced.last);
+        let passed = paced.passed(now);
         let pause = PAUSES[usize::from(paced.level)];
         if passed < pause {
             paced.held_back = paced.held_back.saturating_add(1);
@@ -70,16 +82,16 @@ impl Pace {
             () if held_back == 0 && passed >= longest => 0,
             () => (paced.level + 1).min(u8::try_from(PAUSES.len() - 1).unwrap_or(0)),
         };
-        *paced = Paced { last: now, level, held_back: 0 };
+        *paced = Paced::new(now, level);
         // The look that was put off is one of those that were held back.
-        Turn::Now { held_back: held_back.saturating_sub(1) }
+        Turn::Now { held_back: u32::from(held_back.saturating_sub(1)) }
     }
 
     /// Forgets what has held still for longer than the longest pause.
     fn make_room(&mut self, now: Duration) {
         if self.objects.len() >= REMEMBERED {
             let longest = PAUSES[PAUSES.len() - 1];
-            self.objects.retain(|_, paced| now.saturating_sub(paced.last) < longest);
+            self.objects.retain(|_, paced| paced.passed(now) < longest);
         }
     }
 }

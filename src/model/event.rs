@@ -8,6 +8,7 @@ use super::severity::Severity;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// What happened.
@@ -109,6 +110,46 @@ impl Kind {
     }
 }
 
+/// The differences of an object as JSON: an array as in a report.
+///
+/// Kept as text, because events are many and a tree of values takes ten times as much memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Differences(Box<RawValue>);
+
+impl Differences {
+    /// The JSON form of something.
+    ///
+    /// # Errors
+    /// What has no JSON form.
+    pub fn of(differences: &impl Serialize) -> Result<Differences, serde_json::Error> {
+        serde_json::value::to_raw_value(differences).map(Differences)
+    }
+
+    /// The JSON text.
+    pub fn text(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The names of the attributes that differ, as far as they can be read.
+    pub fn names(&self) -> Vec<String> {
+        #[derive(Deserialize)]
+        struct Entry {
+            name: String,
+        }
+        let entries: Vec<Entry> = serde_json::from_str(self.text()).unwrap_or_default();
+        entries.into_iter().map(|entry| entry.name).collect()
+    }
+}
+
+impl PartialEq for Differences {
+    fn eq(&self, other: &Differences) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Differences {}
+
 /// One event. Fields stand in the order in which they are written; `seq` and `chain` are given by
 /// the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +186,7 @@ pub struct Event {
     pub rule: Option<String>,
     /// The differences, as in a report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attributes: Option<serde_json::Value>,
+    pub attributes: Option<Differences>,
     /// Where a span begins: RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,

@@ -3,7 +3,7 @@
 use crate::alert::ledger::Sighting;
 use crate::alert::stamp::Stamp;
 use crate::model::change::{Change, Finding, Place, What};
-use crate::model::event::Kind;
+use crate::model::event::{Differences, Kind};
 use crate::model::name;
 use crate::model::severity::Severity;
 use crate::policy::Rule;
@@ -94,9 +94,8 @@ fn sighting(
     let follows = !attributes.is_empty() && attributes.iter().all(|entry| entry.follows);
     let mut event = stamp.event(kind, severity, message).about(&path);
     event.rule = Some(rule.to_owned());
-    event.attributes = Some(
-        serde_json::to_value(&attributes).expect("every difference of a report has a JSON form"),
-    );
+    event.attributes =
+        Some(Differences::of(&attributes).expect("every difference of a report has a JSON form"));
     let digest = difference(kind, &attributes);
     Sighting { path, digest, follows, may_follow: false, event }
 }

@@ -8,7 +8,7 @@ use fim::alert::program::Direct;
 use fim::alert::way::{self, Settled, Way};
 use fim::config::sink::Sink;
 use fim::model::clock::{Clock, pause};
-use fim::model::event::{Event, Kind};
+use fim::model::event::{Differences, Event, Kind};
 use fim::model::name;
 use fim::model::severity::Severity;
 use serde_json::Value;
@@ -134,7 +134,10 @@ fn event(seq: u64, rule: &str, path: &[u8]) -> Arc<Event> {
         time: "2026-11-20T03:15:00.120Z".to_owned(),
         host: "mail1".to_owned(),
         rule: Some(rule.to_owned()),
-        attributes: Some(serde_json::json!([{"name": "mode", "old": "0644", "new": "0666"}])),
+        attributes: Differences::of(
+            &serde_json::json!([{"name": "mode", "old": "0644", "new": "0666"}]),
+        )
+        .ok(),
         generation: 3,
         ..event
     })

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many sightings are committed together.
-const TOGETHER: usize = 2_048;
+const TOGETHER: usize = 1_024;
 
 /// How long positions of sinks, and a journal that could not be written, wait.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -157,8 +157,7 @@ fn fields(event: &Event) -> Vec<(&'static str, String)> {
 
 /// The names of the attributes that differ; values are for the journal, which `seq` leads to.
 fn attribute_names(event: &Event) -> Option<String> {
-    let entries = event.attributes.as_ref()?.as_array()?;
-    let names: Vec<&str> = entries.iter().filter_map(|entry| entry["name"].as_str()).collect();
+    let names = event.attributes.as_ref()?.names();
     (!names.is_empty()).then(|| names.join(","))
 }
 
@@ -234,6 +233,7 @@ fn unit_length(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::event::Differences;
     use crate::model::event::Kind;
     use proptest::prelude::*;
     use std::path::PathBuf;
@@ -251,9 +251,10 @@ mod tests {
             host: "mail1".to_owned(),
             generation: 3,
             rule: Some("accounts \"x\"".to_owned()),
-            attributes: Some(serde_json::json!([
+            attributes: Differences::of(&serde_json::json!([
                 {"name": "mode", "old": "0644", "new": "0666"}, {"name": "ctime"}
-            ])),
+            ]))
+            .ok(),
             ..event.about(b"/etc/a]b\n")
         }
     }
@@ -365,7 +366,7 @@ mod tests {
                 reason: Some(texts[5].repeat(long)),
                 who: Some(texts[6].repeat(long)),
                 digest: Some(texts[7].repeat(long)),
-                attributes: Some(serde_json::json!([{"name": texts[7].repeat(long)}])),
+                attributes: Differences::of(&serde_json::json!([{"name": texts[7].repeat(long)}])).ok(),
                 ..event().about(&path)
             };
             let target = Target::Unix(PathBuf::from("/dev/log"));

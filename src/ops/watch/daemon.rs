@@ -40,6 +40,9 @@ const TOGETHER: usize = 1_024;
 /// How long the loop sleeps at most, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
+/// How long the end of a storm is waited for, after events were lost, before everything is scanned.
+const LONGEST_STORM: Duration = Duration::from_secs(5);
+
 /// How often what is not watched is scanned, at least; a scan that takes long comes less often.
 pub(super) const FALLBACK: Duration = Duration::from_secs(60);
 
@@ -415,7 +418,8 @@ impl Daemon {
     /// When everything is looked at again after events were lost.
     fn overcome_at(&self, lost: &Lost) -> Duration {
         let config = &self.parts.in_force.force.config.watch;
-        (lost.last + config.debounce).min(lost.first + config.max_delay)
+        // A scan in the middle of a storm would be followed by another.
+        (lost.last + config.debounce).min(lost.first + config.max_delay.max(LONGEST_STORM))
     }
 
     /// Hands hints that are due to those who look.

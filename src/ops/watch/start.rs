@@ -28,7 +28,7 @@ use crate::model::event::Kind;
 use crate::model::name;
 use crate::model::severity::Severity;
 use crate::state::StateDir;
-use crate::sys::inotify::Events;
+use crate::sys::inotify::{self, Events};
 use crate::sys::privilege::{self, Capability, Programs};
 use crate::sys::service::{Notify, Signals};
 use crate::sys::stat::monotonic;
@@ -38,12 +38,19 @@ use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Orders that wait for the desk; whoever sends more waits.
-const ORDERS: usize = 64;
+const ORDERS: usize = 16;
 
 /// Readings of events that wait for the main loop; the kernel keeps the rest.
 const READINGS: usize = 16;
+
+/// How long events are gathered in the kernel, while many come.
+const GATHERING: Duration = Duration::from_millis(2);
+
+/// Events that the kernel must be able to keep for that.
+const ROOMY: u64 = 4_096;
 
 /// Looks that are made at the same time, so that a large file keeps no other waiting.
 pub(super) const LOOKERS: usize = 3;
@@ -282,7 +289,11 @@ fn reader(
     tokens: Option<SyncSender<()>>,
 ) -> io::Result<()> {
     let wakes = wakes.clone();
+    // Where the kernel keeps many events, a burst is read in few pieces.
+    let limit = inotify::limits().max_queued_events;
+    let gathers = tokens.is_some() && limit.is_none_or(|limit| limit >= ROOMY);
     threads.start(thread, move || {
+        let mut last: Option<std::time::Instant> = None;
         loop {
             let raw = match events.read(None) {
                 Ok(raw) => raw,
@@ -291,10 +302,16 @@ fn reader(
             if raw.is_empty() {
                 continue;
             }
+            let now = monotonic();
+            let is_burst = last.is_some_and(|last| now.duration_since(last) < 2 * GATHERING);
             let is_over = tokens.as_ref().is_some_and(|tokens| tokens.send(()).is_err());
             if is_over || wakes.send(wake(raw)).is_err() {
                 return String::new();
             }
+            if gathers && is_burst {
+                crate::model::clock::pause(GATHERING);
+            }
+            last = Some(monotonic());
         }
     })
 }
