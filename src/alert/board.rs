@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Events that are kept in memory; older ones are read from the journal.
-const RING: usize = 1_024;
+const RING: usize = 4_096;
 
 /// Events in no journal that wait for one sink; the oldest are dropped, and counted.
 const UNJOURNALED: usize = 2_048;

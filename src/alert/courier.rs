@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Events that wait in memory; the rest waits in the journal.
-const QUEUE: usize = 512;
+const QUEUE: usize = 2_048;
 
 /// The span in which alerts of one rule are counted.
 const MINUTE: Duration = Duration::from_secs(60);

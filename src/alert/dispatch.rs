@@ -55,7 +55,7 @@ pub struct Page {
 }
 
 /// Events that are read from the journal at once.
-pub(super) const PAGE: usize = 256;
+pub(super) const PAGE: usize = 1_024;
 
 /// How long a courier waits for a page.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -32,9 +32,7 @@ impl Chain {
 
     /// Its first digits, as they stand in records that are sent.
     pub fn short(self) -> String {
-        let mut digits = self.hex();
-        digits.truncate(SHORT);
-        digits
+        hex(&self.0[..SHORT / 2])
     }
 }
 

@@ -94,19 +94,24 @@ fn sighting(
     let follows = !attributes.is_empty() && attributes.iter().all(|entry| entry.follows);
     let mut event = stamp.event(kind, severity, message).about(&path);
     event.rule = Some(rule.to_owned());
-    event.attributes =
-        Some(Differences::of(&attributes).expect("every difference of a report has a JSON form"));
-    let digest = difference(kind, &attributes);
+    let json = |entries: &[AttributeEntry]| {
+        Differences::of(&entries).expect("every difference of a report has a JSON form")
+    };
+    let told = json(&attributes);
+    // Whether it follows from others does not tell one difference from another.
+    let plain = attributes.iter().any(|entry| entry.follows).then(|| {
+        let plain = attributes.iter().cloned();
+        json(&plain.map(|entry| AttributeEntry { follows: false, ..entry }).collect::<Vec<_>>())
+    });
+    let digest = difference(kind, plain.as_ref().unwrap_or(&told));
+    event.attributes = Some(told);
     Sighting { path, digest, follows, may_follow: false, event }
 }
 
-/// What tells one difference of an object from another; whether it follows from others does not.
-fn difference(kind: Kind, attributes: &[AttributeEntry]) -> [u8; 32] {
-    let plain: Vec<AttributeEntry> =
-        attributes.iter().map(|entry| AttributeEntry { follows: false, ..entry.clone() }).collect();
+/// What tells one difference of an object from another.
+fn difference(kind: Kind, differences: &Differences) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    serde_json::to_writer(&mut hasher, &(kind, &plain))
-        .expect("hashing does not fail, and every difference has a JSON form");
+    hasher.update(kind.word().as_bytes()).update(b"\0").update(differences.text().as_bytes());
     *hasher.finalize().as_bytes()
 }
 
