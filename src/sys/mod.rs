@@ -4,6 +4,7 @@
 //! the crate belongs here.
 
 pub mod inotify;
+pub mod memory;
 pub mod open;
 pub mod priority;
 pub mod privilege;

@@ -111,6 +111,7 @@ fn cannot(what: &str, next: &str) -> impl Fn(io::Error) -> Error {
 
 /// Starts everything; the main loop is left to [`Daemon::run`].
 pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
+    crate::sys::memory::share_pools();
     context.on_scan = Box::new(|_, _| Box::new(()));
     let state = context.state()?;
     let lock = state.lock_watch("fim watch")?;
