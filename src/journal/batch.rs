@@ -61,6 +61,16 @@ impl<'a> Batch<'a> {
         self.head
     }
 
+    /// The chain value of a record; `None` if it is not there.
+    pub fn chain_at(&self, seq: u64) -> Result<Option<Chain>, Error> {
+        let Ok(row) = i64::try_from(seq) else { return Ok(None) };
+        let stored: Option<Vec<u8>> = self
+            .transaction
+            .query_row("SELECT chain FROM events WHERE seq = ?1", [row], |row| row.get(0))
+            .optional()?;
+        Ok(stored.and_then(|chain| <[u8; 32]>::try_from(chain).ok()).map(Chain))
+    }
+
     /// The highest generation that any event told of.
     pub fn generation(&self) -> u64 {
         self.generation

@@ -38,7 +38,11 @@ impl Desk {
                 }
             }
             Order::ScanBegins => self.scan = Some(Seen::default()),
-            Order::ScanEnds(scanned) => self.scanned(batch, scanned, stamp, written)?,
+            Order::ScanEnds(scanned) => {
+                // What it saw was passed over, so that what it did not see says nothing.
+                let is_stale = self.is_stale(batch, scanned.generation, written);
+                self.scanned(batch, scanned, is_stale, stamp, written)?;
+            }
             Order::Tell(event) => {
                 written.events.push(Arc::new(batch.append((**event).clone())?));
             }
@@ -149,6 +153,7 @@ impl Desk {
         &mut self,
         batch: &mut Batch<'_>,
         scanned: &Scanned,
+        is_stale: bool,
         stamp: &Stamp,
         written: &mut Written,
     ) -> Result<(), journal::Error> {
@@ -168,7 +173,12 @@ impl Desk {
             let is_seen = seen.by_scan.contains(&key)
                 || seen.by_look.contains(&key)
                 || seen.looked_below.iter().any(|top| name::is_below(&path, top));
-            if scanned.is_whole && !is_seen && is_in_scope(&path) && !is_unexamined(&path) {
+            if scanned.is_whole
+                && !is_stale
+                && !is_seen
+                && is_in_scope(&path)
+                && !is_unexamined(&path)
+            {
                 over.push((path, open));
             }
             Ok(())
@@ -184,7 +194,7 @@ impl Desk {
         for event in &scanned.events {
             written.events.push(Arc::new(batch.append(event.clone())?));
         }
-        if let Some(report) = &scanned.complete {
+        if let Some(report) = scanned.complete.as_ref().filter(|_| !is_stale) {
             batch.set_complete_check(report)?;
         }
         written.open = Some(count_open(batch)?);

@@ -13,6 +13,7 @@ use super::dispatch::{self, Page, Request};
 use super::ledger::Sighting;
 use super::pace::Pace;
 use super::stamp::Stamp;
+use crate::journal::batch::Batch;
 use crate::journal::{self, Head, Journal, Origin};
 use crate::model::clock::{Clock, rfc3339};
 use crate::model::event::{Event, Kind};
@@ -309,10 +310,15 @@ impl Desk {
         let before = batch.head();
         let stamp = self.stamp();
         // Records that others appended, or a journal that somebody began anew.
-        let known = self.head.filter(|known| {
-            known.seq < before.seq || (known.seq == before.seq && known.chain == before.chain)
-        });
+        let known = match self.head {
+            Some(known) if self.is_continued(&batch, known)? => Some(known),
+            Some(_) | None => None,
+        };
         let is_anew = self.head.is_some() && known.is_none();
+        if is_anew && begun.is_none() {
+            let text = "journal.db: is not the one that was written here: its records are others";
+            written.events.push(Arc::new(batch.append(stamp.degraded(Severity::Critical, text))?));
+        }
         if let Some(cause) = &begun {
             let event = stamp.degraded(Severity::High, &format!("journal.db: {cause}"));
             written.events.push(Arc::new(batch.append(event)?));
@@ -355,6 +361,16 @@ impl Desk {
         }
         self.head = Some(head);
         Ok(written)
+    }
+
+    /// Whether the journal goes on from where it was left here: others may have appended to it, and
+    /// dropped what is old.
+    fn is_continued(&self, batch: &Batch<'_>, known: Head) -> Result<bool, journal::Error> {
+        if known.seq > batch.head().seq {
+            return Ok(false);
+        }
+        let there = batch.chain_at(known.seq)?;
+        Ok(known.seq == 0 || there.is_none_or(|there| there == known.chain))
     }
 
     /// Hands on what others wrote, or leaves it to the couriers to ask for it if it is much.

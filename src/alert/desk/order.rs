@@ -92,6 +92,8 @@ pub struct Scanned {
     pub events: Vec<Event>,
     /// Whether it ended well; otherwise what it did not see says nothing.
     pub is_whole: bool,
+    /// The generation it was compared with.
+    pub generation: u64,
 }
 
 /// What the desk says to whoever runs the daemon.

@@ -64,6 +64,7 @@ pub(super) fn sweep(means: &Means<'_>, in_force: &InForce, sweep: &Sweep) -> Res
         Ok((objects, mut scanned)) => {
             scanned.unexamined = teller.unexamined();
             scanned.is_whole = true;
+            scanned.generation = in_force.generation();
             // Without a desk the daemon is about to end.
             let _ = orders.send(Order::ScanEnds(scanned));
             let is_check = *sweep == Sweep::Check;
@@ -72,7 +73,11 @@ pub(super) fn sweep(means: &Means<'_>, in_force: &InForce, sweep: &Sweep) -> Res
         Err(error) => {
             let text = format!("a scan could not be made: {error}");
             let events = vec![stamp.degraded(Severity::High, &text)];
-            let _ = orders.send(Order::ScanEnds(Scanned { events, ..Scanned::default() }));
+            let _ = orders.send(Order::ScanEnds(Scanned {
+                events,
+                generation: in_force.generation(),
+                ..Scanned::default()
+            }));
             Err(error)
         }
     }
