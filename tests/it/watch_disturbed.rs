@@ -1,0 +1,111 @@
+//! The daemon when its own memory is disturbed: state that is tampered with, gone or full. It tells
+//! it, and goes on telling everything else.
+
+use crate::support::daemon::{Daemon, QUICK};
+use crate::support::host::Host;
+use crate::support::kernel::Mounted;
+use crate::support::service::{file_sink, in_order, lines, numbers, wait};
+use crate::support::state;
+use rusqlite::Connection;
+use rustix::process::Signal;
+use serde_json::Value;
+use std::ffi::OsString;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::PathBuf;
+
+fn journal(host: &Host) -> PathBuf {
+    host.state().join("journal.db")
+}
+
+/// Changes a file under the rule of accounts and waits until it is told.
+#[track_caller]
+fn alert(host: &Host, daemon: &mut Daemon, mode: u32) -> Value {
+    let message = format!("-> {mode:04o}");
+    host.chmod("/etc/passwd", mode);
+    let is = |event: &Value| {
+        event["path"] == "/etc/passwd" && event["message"].as_str().unwrap().ends_with(&message)
+    };
+    daemon.until(&format!("mode {mode:o}"), |events| events.iter().any(is));
+    daemon.seen.iter().find(|event| is(event)).cloned().unwrap()
+}
+
+/// Makes the next generation in a copy of the state, and puts its files into the state with one
+/// byte of one of them changed.
+fn forge(host: &Host, ending: &str) {
+    let copy = host.scratch().join("copy");
+    state::copy(&host.state(), &copy);
+    for (code, arguments) in [(4, &["check"][..]), (0, &["accept", "--all"])] {
+        let paths = [("--root", host.root()), ("--state", copy.clone())];
+        let mut all: Vec<OsString> =
+            paths.iter().flat_map(|(flag, path)| [flag.into(), path.into()]).collect();
+        all.extend(arguments.iter().map(OsString::from));
+        host.plain(&all).exits(code);
+    }
+    let forged = state::generation(&copy, 2, ending);
+    let mut bytes = std::fs::read(&forged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&forged, bytes).unwrap();
+    for ending in ["db", "manifest", "manifest.sig"] {
+        std::fs::rename(
+            state::generation(&copy, 2, ending),
+            state::generation(&host.state(), 2, ending),
+        )
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_generation_that_does_not_verify_is_told_and_the_old_one_stays_in_force() {
+    for ending in ["manifest.sig", "manifest"] {
+        let host = Host::served().init_watched(QUICK, "");
+        let mut daemon = host.watch();
+        host.chmod("/etc/motd", 0o600);
+        daemon.told("changed", "/etc/motd");
+        forge(&host, ending);
+        daemon.signal(Signal::HUP);
+        let event = daemon.degraded("generation 1 stays in force");
+        assert_eq!(event["severity"], "critical", "{event}");
+        let alert = alert(&host, &mut daemon, 0o666);
+        assert_eq!(alert["generation"], 1);
+        let is = |event: &&Value| event["severity"] == "critical" && event["kind"] == "degraded";
+        daemon.noted("READY=1");
+        assert_eq!(daemon.end().iter().filter(is).count(), 1, "it is told once");
+    }
+}
+
+/// What becomes of the journal, and what is told of it.
+type Damage = (&'static str, fn(&Host), &'static str);
+
+#[test]
+fn a_full_disk_keeps_nothing_from_being_told() {
+    let host = Host::served();
+    let Some(mounted) = Mounted::new("tmpfs", &host.state(), "size=3m,mode=0700") else { return };
+    let host = host.init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    daemon.tells("started");
+    let filler = host.state().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 512]).is_ok() {}
+    drop(file);
+    host.chmod("/etc/passwd", 0o666);
+    let alert = daemon.told("changed", "/etc/passwd");
+    assert_eq!((&alert["unjournaled"], &alert["seq"]), (&true.into(), &0.into()), "{alert}");
+    let event = daemon.degraded("events go out without being in the journal");
+    assert_eq!((&event["unjournaled"], &event["severity"]), (&true.into(), &"high".into()));
+    std::fs::remove_file(&filler).unwrap();
+    let gap = daemon.degraded("until it could be written again");
+    assert!(gap["seq"].as_u64().unwrap() > 1, "{gap}");
+    assert!(gap["from"].as_str() < gap["to"].as_str(), "{gap}");
+    let unjournaled =
+        |events: &[Value]| events.iter().filter(|event| event["unjournaled"] == true).count();
+    let said = format!("; {} events went out", unjournaled(&daemon.seen));
+    assert!(gap["message"].as_str().unwrap().contains(&said), "{said}: {gap}");
+    // The drift is in the journal afterwards.
+    wait("the drift in the journal", || {
+        host.journal().iter().any(|event| event["path"] == "/etc/passwd")
+    });
+    daemon.end();
+    host.watched(&["events", "verify"]).exits(0);
+    drop(mounted);
+}

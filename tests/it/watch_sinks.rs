@@ -1,0 +1,232 @@
+//! The daemon and its sinks: real receivers that go away and come back, and miss nothing.
+
+use crate::support::daemon::{Daemon, QUICK};
+use crate::support::host::Host;
+use crate::support::rsyslog::{self, Rsyslog, parameters};
+use crate::support::service::{exec_sink, file_sink, in_order, lines, numbers, syslog_sink, wait};
+use crate::support::smtp::{self, Server};
+use crate::support::tool;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use fim::model::name;
+use rustix::process::Signal;
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+/// A name as an attacker would choose it.
+const HOSTILE: &[u8] = b"/etc/x\n<0>1 - - sshd - - - \"] [fake@1 a=\"b\\x41\xff\xe2\x80\xae";
+
+fn word<'a>(record: &'a Value, key: &str) -> &'a str {
+    record[key].as_str().unwrap_or_default()
+}
+
+/// What a record of either form says under a key.
+fn said(record: &Value, key: &str) -> Option<String> {
+    if word(record, "msgid") != "-" {
+        let found = parameters(word(record, "structured-data"));
+        return found.into_iter().find(|(known, _)| known == key).map(|(_, value)| value);
+    }
+    let rest = word(record, "msg").split_once(&format!(" {key}="))?.1;
+    let Some(quoted) = rest.strip_prefix('"') else {
+        return rest.split(' ').next().map(str::to_owned);
+    };
+    let mut plain = String::new();
+    let mut letters = quoted.chars();
+    loop {
+        match letters.next()? {
+            '"' => return Some(plain),
+            '\\' => plain.push(letters.next()?),
+            c => plain.push(c),
+        }
+    }
+}
+
+fn number(record: &Value) -> u64 {
+    said(record, "seq").and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{record}"))
+}
+
+fn of<'a>(records: &'a [Value], input: &str) -> Vec<&'a Value> {
+    records.iter().filter(|record| word(record, "inputname") == input).collect()
+}
+
+/// The numbers of the records of an input, each at its first arrival.
+fn arrived(records: &[Value], input: &str) -> Vec<u64> {
+    let mut found = Vec::new();
+    for record in of(records, input) {
+        if !found.contains(&number(record)) {
+            found.push(number(record));
+        }
+    }
+    found
+}
+
+#[test]
+fn one_change_arrives_on_every_transport_in_the_same_words() {
+    if !rsyslog::is_here() {
+        return;
+    }
+    let server = Rsyslog::start();
+    let ca_file = format!("ca-file = {:?}", server.authority());
+    let sinks = [
+        syslog_sink(&format!("unix://{}", server.socket().to_str().unwrap()), "rfc3164", ""),
+        syslog_sink(&format!("udp://127.0.0.1:{}", server.udp), "rfc5424", ""),
+        syslog_sink(&format!("tcp://127.0.0.1:{}", server.tcp), "rfc5424", ""),
+        syslog_sink(&format!("tls://127.0.0.1:{}", server.tls), "rfc5424", &ca_file),
+    ];
+    let host = Host::served().init_watched(QUICK, &sinks.concat());
+    let mut daemon = host.watch();
+    host.chmod("/etc/passwd", 0o666);
+    let changed = daemon.told("changed", "/etc/passwd");
+    host.write(OsStr::from_bytes(HOSTILE), "x");
+    let is_hostile = |event: &Value| {
+        let bytes = event["path_bytes"].as_str().and_then(|text| STANDARD.decode(text).ok());
+        bytes.is_some_and(|bytes| bytes == HOSTILE)
+    };
+    daemon.until("the hostile name", |events| events.iter().any(is_hostile));
+    let added = daemon.seen.iter().find(|event| is_hostile(event)).cloned().unwrap();
+    let last = daemon.end().last().unwrap()["seq"].as_u64().unwrap();
+
+    let inputs = ["imuxsock", "udp", "tcp", "tls"];
+    let records = server.records_when(|records| {
+        inputs.iter().all(|input| of(records, input).iter().any(|record| number(record) == last))
+    });
+    for input in inputs {
+        in_order(input, &arrived(&records, input), 1, last);
+        for (event, pri, attrs) in [(&changed, "82", Some("mode")), (&added, "83", None)] {
+            let is = |record: &&&Value| Some(number(record)) == event["seq"].as_u64();
+            let found = of(&records, input);
+            let record = found.iter().find(is).unwrap();
+            let kind = event["kind"].as_str().unwrap();
+            let old = input == "imuxsock";
+            assert_eq!(word(record, "pri"), pri, "{record}");
+            assert_eq!(word(record, "syslogfacility-text"), "authpriv", "{record}");
+            assert_eq!(word(record, "app-name"), "fim", "{record}");
+            assert_eq!(word(record, "msgid"), if old { "-" } else { kind }, "{record}");
+            if old {
+                assert_eq!(said(record, "kind").as_deref(), Some(kind), "{record}");
+            }
+            for key in ["chain", "rule", "severity"] {
+                assert_eq!(said(record, key).as_deref(), event[key].as_str(), "{key}: {record}");
+            }
+            assert_eq!(said(record, "generation").as_deref(), Some("1"), "{record}");
+            if attrs.is_some() {
+                assert_eq!(said(record, "attrs").as_deref(), attrs, "{record}");
+            }
+            let path = match is_hostile(event) {
+                true => HOSTILE.to_vec(),
+                false => b"/etc/passwd".to_vec(),
+            };
+            let shown = said(record, "path").unwrap();
+            assert_eq!(name::unescape(&shown), Some(path), "{record}");
+            assert!(!word(record, "msg").chars().any(name::must_escape), "{record}");
+        }
+    }
+    for log in [server.old_log(), server.new_log()] {
+        let log = log.to_str().unwrap();
+        let ran = host.watched(&["events", "verify", "--against", log]).exits(0);
+        assert!(ran.text().contains(", 0 deviate"), "{}", ran.story());
+    }
+}
+
+/// Changes things under the rule `srv`, and waits until the last one is told.
+#[track_caller]
+fn disturb(host: &Host, daemon: &mut Daemon, word: &str, count: usize) {
+    for number in 0..count {
+        host.place(&format!("/srv/{word}-{number}"));
+    }
+    for number in 0..count {
+        daemon.told("added", &format!("/srv/{word}-{number}"));
+    }
+}
+
+#[test]
+fn what_was_on_its_way_over_tcp_when_its_receiver_died_is_sent_again() {
+    if !rsyslog::is_here() {
+        return;
+    }
+    let mut server = Rsyslog::start();
+    let tcp = syslog_sink(&format!("tcp://127.0.0.1:{}", server.tcp), "rfc5424", "");
+    let host = Host::served().init_watched(QUICK, &tcp);
+    let mut daemon = host.watch();
+    disturb(&host, &mut daemon, "before", 1);
+    let seen = daemon.last();
+    server.records_when(|records| arrived(records, "tcp").last() == Some(&seen));
+    server.freeze();
+    disturb(&host, &mut daemon, "swallowed", 5);
+    server.kill();
+    server.start_again();
+    disturb(&host, &mut daemon, "after", 3);
+    let seen = daemon.last();
+    server.records_when(|records| arrived(records, "tcp").contains(&seen));
+    let last = daemon.end().last().unwrap()["seq"].as_u64().unwrap();
+    let records = server.records_when(|records| arrived(records, "tcp").contains(&last));
+    let mut all = arrived(&records, "tcp");
+    all.sort_unstable();
+    in_order("syslog", &all, 1, last);
+}
+
+#[test]
+fn a_storm_under_one_rule_becomes_a_summary_where_a_sink_asks_for_it() {
+    let host = Host::served();
+    let few = host.scratch().join("few");
+    let host = host.init_watched(QUICK, &file_sink(&few, "max-per-minute = 5"));
+    let mut daemon = host.watch();
+    for number in 0..300 {
+        host.place(&format!("/srv/{number:03}"));
+    }
+    let is = |event: &&Value| event["kind"] == "added";
+    daemon.until("300 alerts", |events| events.iter().filter(is).count() == 300);
+    host.chmod("/etc/passwd", 0o600);
+    daemon.told("changed", "/etc/passwd");
+    daemon.end();
+    let told = lines(&few);
+    let of_rule: Vec<&Value> = told.iter().filter(|event| event["rule"] == "srv").collect();
+    assert_eq!(of_rule.len(), 6, "{of_rule:#?}");
+    assert!(told.iter().any(|event| event["path"] == "/etc/passwd"), "another rule is no storm");
+    let summary = of_rule[5];
+    assert_eq!((&summary["kind"], &summary["severity"]), (&"summary".into(), &"medium".into()));
+    let message = summary["message"].as_str().unwrap();
+    let range = message.strip_prefix("295 more alerts of rule srv: 295 medium; journal records ");
+    let (first, last) = range.unwrap_or_else(|| panic!("{message}")).split_once(" to ").unwrap();
+    let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+    let held = host.journal().into_iter().filter(|event| {
+        let seq = event["seq"].as_u64().unwrap();
+        event["rule"] == "srv" && (first..=last).contains(&seq)
+    });
+    assert_eq!(held.count(), 295);
+    let ran = host.watched(&["events", "verify", "--against", few.to_str().unwrap()]).exits(0);
+    assert!(ran.text().contains(", 0 deviate"), "{}", ran.text());
+}
+
+#[test]
+fn a_storm_is_one_mail() {
+    if !smtp::is_here() || !tool::is_root() {
+        return;
+    }
+    let server = Server::start(0, "plain", None);
+    let host = Host::served();
+    let mails = host.scratch().join("mails");
+    std::fs::create_dir(&mails).unwrap();
+    let sendmail = host.script("sendmail", &format!("cat > {mails:?}/$$"));
+    let mail = |server: &str| {
+        format!(
+            "[[sink]]\ntype = \"email\"\nto = [\"root@example.org\"]\nfrom = \"fim@example.org\"\nserver = \"{server}\"\nmin-severity = \"medium\"\n"
+        )
+    };
+    let smtp = mail(&format!("smtp+plain://127.0.0.1:{}", server.port));
+    let more = [smtp, mail(&format!("sendmail://{}", sendmail.to_str().unwrap()))];
+    let host = host.init_watched(QUICK, &more.concat());
+    let mut daemon = host.watch();
+    disturb(&host, &mut daemon, "storm", 50);
+    let count = || std::fs::read_dir(&mails).unwrap().count();
+    wait("mails", || count() > 0 && !server.mails().is_empty());
+    daemon.end();
+    let by_smtp = server.mails();
+    assert_eq!((by_smtp.len(), count()), (1, 1));
+    let body = by_smtp[0]["body"].as_str().unwrap();
+    assert!((0..50).all(|n| body.contains(&format!("/srv/storm-{n} "))), "{body}");
+    let path = std::fs::read_dir(&mails).unwrap().next().unwrap().unwrap().path();
+    let piped = std::fs::read_to_string(path).unwrap();
+    assert!(piped.contains(": 50 alerts: 50 medium"), "{piped}");
+}
