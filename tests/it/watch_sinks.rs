@@ -200,6 +200,58 @@ fn a_storm_under_one_rule_becomes_a_summary_where_a_sink_asks_for_it() {
 }
 
 #[test]
+fn programs_are_run_with_all_privileges_and_their_runner_ends_with_the_daemon() {
+    if !tool::is_root() {
+        return;
+    }
+    let host = Host::served();
+    let (paged, caps) = (host.scratch().join("paged"), host.scratch().join("caps"));
+    let page = host.script(
+        "page",
+        &format!("grep -E '^(CapEff|NoNewPrivs)' /proc/self/status > {caps:?}; cat >> {paged:?}; echo >> {paged:?}"),
+    );
+    let host = host.init_watched(QUICK, &exec_sink(&page, ""));
+    let mut daemon = host.watch();
+    disturb(&host, &mut daemon, "first", 1);
+    let of_page = |path: &str| lines(&paged).into_iter().find(|event| event["path"] == path);
+    wait("the page", || of_page("/srv/first-0").is_some());
+    assert_eq!(of_page("/srv/first-0").unwrap(), daemon.told("added", "/srv/first-0"));
+    let plain = std::fs::read_to_string("/proc/self/status").unwrap();
+    let plain: Vec<&str> = plain
+        .lines()
+        .filter(|line| line.starts_with("CapEff") || line.starts_with("NoNewPrivs"))
+        .collect();
+    assert_eq!(std::fs::read_to_string(&caps).unwrap().lines().collect::<Vec<_>>(), plain);
+    let mut helper = 0;
+    wait("the status", || {
+        helper = host.status()["daemon"]["status"]["helper_pid"].as_u64().unwrap_or(0);
+        helper > 0
+    });
+    let is_running = |pid: u64| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert!(is_running(helper));
+    daemon.kill();
+    wait("the end of the helper", || !is_running(helper));
+
+    // The helper alone is killed: that is told, and the daemon goes on.
+    let mut daemon = host.watch();
+    let mut other = 0;
+    wait("the status", || {
+        other = host.status()["daemon"]["status"]["helper_pid"].as_u64().unwrap_or(0);
+        other > 0 && other != helper
+    });
+    let pid = rustix::process::Pid::from_raw(i32::try_from(other).unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    let event = daemon.degraded("the process that runs programs for sinks, ");
+    assert!(event["message"].as_str().unwrap().ends_with("has ended; restart fim watch"));
+    disturb(&host, &mut daemon, "second", 1);
+    daemon.end();
+    // What waited is delivered by the next one.
+    let daemon = host.watch();
+    wait("the page", || of_page("/srv/second-0").is_some());
+    daemon.end();
+}
+
+#[test]
 fn a_storm_is_one_mail() {
     if !smtp::is_here() || !tool::is_root() {
         return;

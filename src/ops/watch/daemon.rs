@@ -289,6 +289,8 @@ impl Daemon {
                 }
             }
             Wake::Swept(swept) => self.swept(swept)?,
+            // What is due is done next, and that is to tell it.
+            Wake::Helper => {}
             Wake::Signal(Signal::Hangup) => self.reload(),
             Wake::Signal(Signal::Terminate) => return Ok(Some(self.end(Outcome::Terminated))),
             Wake::Signal(Signal::Interrupt) => return Ok(Some(self.end(Outcome::Interrupted))),
