@@ -74,6 +74,36 @@ fn a_generation_that_does_not_verify_is_told_and_the_old_one_stays_in_force() {
     }
 }
 
+#[test]
+fn a_baseline_that_is_modified_in_place_ends_the_daemon_with_an_alert() {
+    let host = Host::served().init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    let baseline = state::generation(&host.state(), 1, "db");
+    let mut file = std::fs::File::options().write(true).open(&baseline).unwrap();
+    file.seek(SeekFrom::End(-8)).unwrap();
+    file.write_all(b"tampered").unwrap();
+    drop(file);
+    assert_eq!(daemon.wait().code(), Some(19), "{}", daemon.story());
+    daemon.read();
+    let event = daemon.seen.last().unwrap();
+    assert_eq!((&event["kind"], &event["severity"]), (&"degraded".into(), &"critical".into()));
+    assert!(daemon.stderr().contains("baseline/0000000001.db: "), "{}", daemon.story());
+}
+
+#[test]
+fn a_baseline_that_was_only_touched_is_verified_and_used_on() {
+    let host = Host::served().init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    let baseline = state::generation(&host.state(), 1, "db");
+    let copy = host.scratch().join("copy.db");
+    std::fs::copy(&baseline, &copy).unwrap();
+    std::fs::rename(&copy, &baseline).unwrap();
+    let event = daemon.degraded("the file of the baseline was touched; it verifies");
+    assert_eq!(event["severity"], "medium");
+    alert(&host, &mut daemon, 0o600);
+    daemon.end();
+}
+
 /// What becomes of the journal, and what is told of it.
 type Damage = (&'static str, fn(&Host), &'static str);
 

@@ -276,6 +276,9 @@ impl Daemon {
                 if done.generation {
                     self.follow();
                 }
+                if done.baseline && self.parts.in_force.force.baseline.still_the_same().is_err() {
+                    self.verify_again()?;
+                }
                 if done.sources {
                     self.sources_at = Some(self.now() + SOURCE_PAUSE);
                 }
