@@ -17,6 +17,48 @@ fn noted(daemon: &Daemon) -> Vec<String> {
 }
 
 #[test]
+fn its_manager_is_told_of_every_step_and_of_its_life() {
+    let host = Host::served().env("WATCHDOG_USEC", "100000").init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    // No scan is made at the start: what changes from now on is seen by a watch, or by nobody.
+    host.write("/srv/deep/er/planted", "x");
+    daemon.told("added", "/srv/deep/er/planted");
+    for _ in 0..3 {
+        daemon.noted("WATCHDOG=1");
+    }
+    daemon.signal(Signal::HUP);
+    let note = daemon.noted("RELOADING=1");
+    let moment = note.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+    assert!(moment.unwrap().parse::<u64>().unwrap() > 0, "{note}");
+    daemon.noted("READY=1");
+    daemon.tells("reloaded");
+    daemon.signal(Signal::TERM);
+    daemon.noted("STOPPING=1");
+    assert_eq!(daemon.wait().code(), Some(0));
+    daemon.read();
+    assert_eq!(daemon.seen.last().unwrap()["kind"], "stopped");
+    let notes = noted(&daemon);
+    assert_eq!(notes.last().unwrap(), "STOPPING=1");
+    for line in &notes {
+        assert!(line.contains('=') && !line.contains(char::is_control), "{line:?}");
+    }
+    let status = notes.iter().find(|line| line.starts_with("STATUS=")).unwrap();
+    assert!(
+        status.starts_with("STATUS=generation 1, ") && status.contains(" watches, "),
+        "{status}"
+    );
+
+    let mut daemon = host.watch();
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.wait().code(), Some(130));
+    daemon.read();
+    assert_eq!(daemon.seen.last().unwrap()["message"], "fim watch was ended by SIGINT");
+    // Each event came once, however short its daemon lived.
+    let all = lines(&host.events_path());
+    assert_eq!(all.len(), numbers(&all).len());
+}
+
+#[test]
 fn a_log_that_was_rotated_is_opened_anew() {
     let host = Host::served();
     let [log, old] = ["log", "log.1"].map(|name| host.scratch().join(name));

@@ -167,6 +167,36 @@ fn what_was_on_its_way_over_tcp_when_its_receiver_died_is_sent_again() {
 }
 
 #[test]
+fn what_waits_survives_kill_9_and_what_arrived_does_not_come_again() {
+    let host = Host::served();
+    let (logs, gone) = (host.scratch().join("logs"), host.scratch().join("gone"));
+    std::fs::create_dir(&logs).unwrap();
+    let file = logs.join("events");
+    let host = host.init_watched(QUICK, &file_sink(&file, ""));
+    let mut daemon = host.watch();
+    disturb(&host, &mut daemon, "before", 2);
+    std::fs::rename(&logs, &gone).unwrap();
+    disturb(&host, &mut daemon, "while", 4);
+    daemon.degraded("takes nothing");
+    // The other sink has everything, and the journal knows it.
+    wait("positions in the journal", || {
+        let status = host.status();
+        let head = &status["journal"]["seq"];
+        status["positions"][0] == *head && status["positions"][1].as_u64() < head.as_u64()
+    });
+    let before = daemon.last();
+    daemon.kill();
+    std::fs::rename(&gone, &logs).unwrap();
+    let mut daemon = host.watch();
+    let started = daemon.tells("started");
+    assert_eq!(daemon.seen[0]["seq"], before + 1, "{}", daemon.story());
+    assert_eq!(started["seq"], before + 1);
+    wait("the file", || numbers(&lines(&file)).contains(&(before + 1)));
+    let last = daemon.end().last().unwrap()["seq"].as_u64().unwrap();
+    in_order("file", &numbers(&lines(&file)), 1, last);
+}
+
+#[test]
 fn a_storm_under_one_rule_becomes_a_summary_where_a_sink_asks_for_it() {
     let host = Host::served();
     let few = host.scratch().join("few");

@@ -148,11 +148,15 @@ impl Desk {
 
     fn wait(&self) -> Duration {
         let idle = Duration::from_secs(3_600);
+        let positions = self.positions();
+        let head = self.head.map_or(0, |head| head.seq);
         match &self.gap {
             Some(gap) => gap.retry_at.saturating_duration_since(monotonic()),
-            None if self.positions() != self.saved => {
+            None if positions != self.saved => {
                 (self.saved_at + PAUSE).saturating_duration_since(monotonic())
             }
+            // Couriers that are on their way do not say when they arrive.
+            None if positions.iter().any(|(_, position)| *position < head) => PAUSE,
             None => idle,
         }
     }
@@ -219,8 +223,7 @@ impl Desk {
         self.board.close();
         // Those that are not done are sent again with the same numbers at the next start.
         self.board.wait_until_finished(Duration::from_millis(600));
-        self.saved_at = self.started;
-        self.write(Vec::new());
+        self.put(Vec::new());
     }
 
     /// Writes down, publishes, answers.
@@ -228,9 +231,12 @@ impl Desk {
         let is_due = monotonic().saturating_duration_since(self.saved_at) >= PAUSE;
         let has_moved = is_due && self.positions() != self.saved;
         let retries = self.gap.as_ref().is_some_and(|gap| gap.retry_at <= monotonic());
-        if work.is_empty() && !has_moved && !retries {
-            return;
+        if !work.is_empty() || has_moved || retries {
+            self.put(work);
         }
+    }
+
+    fn put(&mut self, work: Vec<Order>) {
         match self.journaled(&work) {
             Ok(written) => {
                 let head = self.head.map_or(0, |head| head.seq);
