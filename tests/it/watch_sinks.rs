@@ -141,6 +141,56 @@ fn disturb(host: &Host, daemon: &mut Daemon, word: &str, count: usize) {
 }
 
 #[test]
+fn sinks_that_are_down_lose_nothing_and_everybody_learns_it() {
+    if !rsyslog::is_here() || !tool::is_root() {
+        return;
+    }
+    let mut server = Rsyslog::start();
+    let host = Host::served();
+    let (logs, gone) = (host.scratch().join("logs"), host.scratch().join("gone"));
+    let (busy, paged) = (host.scratch().join("busy"), host.scratch().join("paged"));
+    std::fs::create_dir(&logs).unwrap();
+    let file = logs.join("events");
+    let page = host.script(
+        "page",
+        &format!("test -e {busy:?} && exit 75\ncat >> {paged:?}; echo >> {paged:?}"),
+    );
+    let tcp = format!("tcp://127.0.0.1:{}", server.tcp);
+    let more = [syslog_sink(&tcp, "rfc5424", ""), file_sink(&file, ""), exec_sink(&page, "")];
+    let host = host.init_watched(QUICK, &more.concat());
+    let mut daemon = host.watch();
+    disturb(&host, &mut daemon, "before", 1);
+    server.kill();
+    std::fs::rename(&logs, &gone).unwrap();
+    std::fs::write(&busy, "").unwrap();
+    disturb(&host, &mut daemon, "while", 5);
+    let labels = [
+        format!("syslog {tcp}"),
+        format!("file {}", file.to_str().unwrap()),
+        format!("exec {}", page.to_str().unwrap()),
+    ];
+    for label in &labels {
+        let event = daemon.degraded(&format!("sink {label} takes nothing, its events wait: "));
+        assert_eq!(event["severity"], "high");
+    }
+    let told = || host.watched(&["status"]).exits(0).text().to_owned();
+    wait("three sinks that are down", || told().matches("; DOWN: ").count() == 3);
+    assert_eq!(told().matches(" events wait; DOWN: ").count(), 3, "{}", told());
+    std::fs::remove_file(&busy).unwrap();
+    std::fs::rename(&gone, &logs).unwrap();
+    server.start_again();
+    for label in &labels {
+        daemon.degraded(&format!("sink {label} takes events again, after "));
+    }
+    wait("no sink that is down", || !told().contains("DOWN"));
+    let last = daemon.end().last().unwrap()["seq"].as_u64().unwrap();
+    in_order("file", &numbers(&lines(&file)), 1, last);
+    in_order("exec", &numbers(&lines(&paged)), 1, last);
+    let records = server.records_when(|records| arrived(records, "tcp").last() == Some(&last));
+    in_order("syslog", &arrived(&records, "tcp"), 1, last);
+}
+
+#[test]
 fn what_was_on_its_way_over_tcp_when_its_receiver_died_is_sent_again() {
     if !rsyslog::is_here() {
         return;

@@ -179,6 +179,7 @@ impl Desk {
                 Order::Request(Request::Notice { label, notice }) => {
                     let event = self.notice(&label, &notice);
                     writes.push(Order::Tell(Box::new(event)));
+                    (self.answer)(Answer::Sinks);
                 }
                 Order::Request(Request::Missed { label, first, last }) => {
                     let event = self.missed(&label, first, last);

@@ -107,6 +107,7 @@ impl Daemon {
                 self.put_off.entry(self.now() + wait).or_default().push(path);
             }
             Answer::AllAgain => self.wanted.everything = true,
+            Answer::Sinks => self.touch_status(),
             Answer::Newer(generation) => {
                 self.follow();
                 // What was compared with the old one is compared again with what is in force.
