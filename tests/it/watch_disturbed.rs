@@ -108,6 +108,29 @@ fn a_baseline_that_was_only_touched_is_verified_and_used_on() {
 type Damage = (&'static str, fn(&Host), &'static str);
 
 #[test]
+fn a_generation_that_only_the_journal_knows_silences_nothing() {
+    let host = Host::served().init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    daemon.tells("started");
+    let forged = Connection::open(journal(&host)).unwrap();
+    forged.execute("UPDATE meta SET value = '999' WHERE key = 'generation'", ()).unwrap();
+    drop(forged);
+    let told = alert(&host, &mut daemon, 0o666);
+    assert_eq!(told["generation"], 1);
+    let event = daemon.degraded("generation 999");
+    assert_eq!(event["severity"], "critical");
+    host.write("/etc/planted", "x");
+    daemon.told("added", "/etc/planted");
+    host.chmod("/etc/passwd", 0o644);
+    daemon.told("resolved", "/etc/passwd");
+    let is = |event: &&Value| event["severity"] == "critical" && event["kind"] == "degraded";
+    assert!(daemon.end().iter().filter(is).count() <= 2);
+    // A start after that is an integrity failure, as for every command.
+    host.watched(&["check"]).exits(19);
+    host.watched(&["watch"]).exits(19);
+}
+
+#[test]
 fn a_full_disk_keeps_nothing_from_being_told() {
     let host = Host::served();
     let Some(mounted) = Mounted::new("tmpfs", &host.state(), "size=3m,mode=0700") else { return };

@@ -102,6 +102,8 @@ pub(super) struct Daemon {
     pub(super) differing: Differing,
     /// What did not verify, so that it is told once.
     pub(super) trouble: Option<String>,
+    /// A generation that only the journal tells of.
+    pub(super) disbelieved: Option<u64>,
     helper_told: bool,
     pub(super) counts: Counts,
     pub(super) last_scan: Option<metrics::LastScan>,
@@ -165,6 +167,7 @@ impl Daemon {
             read_at: now,
             differing: Vec::new(),
             trouble: None,
+            disbelieved: None,
             helper_told: false,
             counts: Counts { since: Some(now), ..Counts::default() },
             last_scan: None,
