@@ -87,8 +87,11 @@ impl Route {
             let seen = if courier.has_room() { courier.seen() } else { u64::MAX - 1 };
             let found = board.look(slot, seen, known, wait);
             let now = started.elapsed();
+            let mut events = found.events;
             if found.epoch != known.0 {
                 courier.start_over();
+                // They follow what it had of the old journal; in the new one others may come first.
+                events.clear();
             }
             if found.reopen != known.1 {
                 courier.reopen();
@@ -98,9 +101,8 @@ impl Route {
                 courier.offer_unjournaled(event);
             }
             if courier.has_room() {
-                if !found.events.is_empty() {
-                    let some = &found.events[..found.events.len().min(PAGE)];
-                    courier.offer(now, some, 0);
+                if !events.is_empty() {
+                    courier.offer(now, &events[..events.len().min(PAGE)], 0);
                 } else if found.head > courier.seen() && !found.is_closed {
                     fetch(label, &mut courier, now, ask);
                 }

@@ -61,6 +61,22 @@ impl<'a> Batch<'a> {
         self.head
     }
 
+    /// Whether the chain once ended there: with that record, or with one that was dropped since.
+    pub fn continues(&self, known: Head) -> Result<bool, Error> {
+        if known.seq == 0 || known == self.head {
+            return Ok(true);
+        }
+        let Ok(row) = i64::try_from(known.seq) else { return Ok(false) };
+        let stored: Option<Vec<u8>> = self
+            .transaction
+            .query_row("SELECT chain FROM events WHERE seq = ?1", [row], |row| row.get(0))
+            .optional()?;
+        match stored {
+            Some(chain) => Ok(chain == known.chain.0),
+            None => Ok(chain::checkpoint(&self.transaction)?.seq >= known.seq),
+        }
+    }
+
     /// The highest generation that any event told of.
     pub fn generation(&self) -> u64 {
         self.generation

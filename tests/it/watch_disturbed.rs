@@ -108,6 +108,80 @@ fn a_baseline_that_was_only_touched_is_verified_and_used_on() {
 type Damage = (&'static str, fn(&Host), &'static str);
 
 #[test]
+fn a_journal_that_is_damaged_or_gone_is_told_and_a_new_one_begins() {
+    let damages: [Damage; 4] = [
+        ("overwritten", |host| std::fs::write(journal(host), [b'x'; 9_000]).unwrap(), "set aside"),
+        (
+            "replaced",
+            |host| {
+                let other = host.scratch().join("other");
+                std::fs::write(&other, [b'x'; 9_000]).unwrap();
+                std::fs::rename(other, journal(host)).unwrap();
+            },
+            "set aside",
+        ),
+        ("removed", |host| std::fs::remove_file(journal(host)).unwrap(), "it was gone"),
+        (
+            "moved away",
+            |host| std::fs::rename(journal(host), host.scratch().join("taken")).unwrap(),
+            "it was gone",
+        ),
+    ];
+    for (what, damage, told) in damages {
+        let host = Host::served();
+        let other = host.scratch().join("other.jsonl");
+        let host = host.init_watched(QUICK, &file_sink(&other, ""));
+        let mut daemon = host.watch();
+        alert(&host, &mut daemon, 0o600);
+        daemon.forget();
+        // Nobody writes to it at the same time.
+        host.settled();
+        damage(&host);
+        host.place("/etc/planted");
+        daemon.told("added", "/etc/planted");
+        let event = daemon.degraded("journal.db: ");
+        assert_eq!((&event["severity"], &event["seq"]), (&"high".into(), &1.into()), "{what}");
+        assert!(event["message"].as_str().unwrap().contains(told), "{what}: {event}");
+        // What was open is open in the new one, too, once it was seen again.
+        host.chmod("/etc/motd", 0o600);
+        daemon.told("changed", "/etc/motd");
+        let events = daemon.end();
+        let last = events.last().unwrap()["seq"].as_u64().unwrap();
+        in_order(what, &numbers(&events), 1, last);
+        let both = lines(&other);
+        let new: Vec<Value> =
+            both.iter().skip_while(|event| **event != events[0]).cloned().collect();
+        in_order(what, &numbers(&new), 1, last);
+        host.watched(&["events", "verify"]).exits(0);
+        // The positions are those of the new one: nothing comes twice.
+        let mut daemon = host.watch();
+        daemon.tells("started");
+        assert_eq!(daemon.seen[0]["seq"], last + 1, "{what}: {}", daemon.story());
+        daemon.end();
+    }
+}
+
+#[test]
+fn a_journal_that_another_command_set_aside_is_followed() {
+    let host = Host::served().init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    alert(&host, &mut daemon, 0o600);
+    daemon.forget();
+    std::fs::write(journal(&host), "garbage").unwrap();
+    host.watched(&["check"]).exits(4);
+    host.write("/etc/planted", "x");
+    let added = daemon.told("added", "/etc/planted");
+    assert!(added["unjournaled"].is_null(), "{added}");
+    daemon.tells("scan-done");
+    let last = daemon.end().last().unwrap()["seq"].as_u64().unwrap();
+    let told = lines(&host.events_path());
+    let new: Vec<Value> =
+        told.iter().rev().take(usize::try_from(last).unwrap()).rev().cloned().collect();
+    in_order("the new journal", &numbers(&new), 1, last);
+    host.watched(&["events", "verify"]).exits(0);
+}
+
+#[test]
 fn a_generation_that_only_the_journal_knows_silences_nothing() {
     let host = Host::served().init_watched(QUICK, "");
     let mut daemon = host.watch();

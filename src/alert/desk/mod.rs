@@ -193,8 +193,13 @@ impl Desk {
                 Order::Sinks(board) => {
                     self.write(std::mem::take(&mut writes));
                     self.board = board;
+                    // What was written since it was made was shown on the old one.
+                    self.board.publish(&[], self.head.map_or(0, |head| head.seq));
                 }
-                Order::Foreign => self.follow(),
+                Order::Foreign => {
+                    self.write(std::mem::take(&mut writes));
+                    self.follow();
+                }
                 Order::Open(limit) => {
                     self.write(std::mem::take(&mut writes));
                     self.tell_open(limit);
@@ -262,10 +267,12 @@ impl Desk {
 
     /// The open journal; opened, or begun anew if it is damaged.
     fn open(&mut self) -> Result<Option<String>, journal::Error> {
-        if self.journal.is_some() && self.state.is_there(crate::state::names::JOURNAL)? {
+        if self.is_in_place() {
             return Ok(None);
         }
         self.journal = None;
+        // Another one knows nothing of what was noted in this.
+        self.saved.clear();
         let (journal, origin) = Journal::open_to_write(&self.state, self.clock.now())?;
         self.journal = Some(journal);
         Ok(match origin {
@@ -277,12 +284,18 @@ impl Desk {
         })
     }
 
+    /// Whether the journal is open, and still what lies under its name.
+    fn is_in_place(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_in_place(&self.state))
+    }
+
     fn journaled(&mut self, work: &[Order]) -> Result<Written, journal::Error> {
         let begun = self.open()?;
         match self.commit(work, begun) {
             Err(journal::Error::Damaged(cause)) => {
                 // It opened, and its damage showed only when it was written to.
                 self.journal = None;
+                self.saved.clear();
                 let (journal, origin) =
                     Journal::replace(&self.state, self.clock.now(), cause.clone())?;
                 self.journal = Some(journal);
@@ -316,11 +329,13 @@ impl Desk {
         let before = batch.head();
         let stamp = self.stamp();
         // Records that others appended, or a journal that somebody began anew.
-        let known = self.head.filter(|known| {
-            known.seq < before.seq || (known.seq == before.seq && known.chain == before.chain)
-        });
+        let known = match self.head {
+            Some(known) if batch.continues(known)? => Some(known),
+            Some(_) | None => None,
+        };
         let is_anew = self.head.is_some() && known.is_none();
-        if let Some(cause) = &begun {
+        let other = || "it is another one than before; what was in that is not in this".to_owned();
+        if let Some(cause) = begun.or_else(|| is_anew.then(other)) {
             let event = stamp.degraded(Severity::High, &format!("journal.db: {cause}"));
             written.events.push(Arc::new(batch.append(event)?));
         }
@@ -383,10 +398,16 @@ impl Desk {
 
     /// Looks whether somebody else wrote to the journal.
     fn follow(&mut self) {
+        if !self.is_in_place() {
+            // To write is to find out what is there now.
+            self.put(Vec::new());
+            return;
+        }
         let Some(journal) = &self.journal else { return };
         let (Ok(head), Some(known)) = (journal.head(), self.head) else { return };
         if head.seq > known.seq && self.publish_foreign(journal, known.seq, head.seq).is_ok() {
             self.head = Some(head);
+            self.count(&Written::default(), head.seq);
         }
     }
 
