@@ -7,7 +7,7 @@
 mod apply;
 pub mod order;
 
-use super::board::Board;
+use super::board::{Board, Slot};
 use super::courier::Notice;
 use super::dispatch::{self, Page, Request};
 use super::ledger::Sighting;
@@ -22,6 +22,7 @@ use crate::sys::stat::monotonic;
 use chrono::{DateTime, Utc};
 use order::{Answer, Order, path_key};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -340,13 +341,7 @@ impl Desk {
             written.events.push(Arc::new(batch.append(event)?));
         }
         if let Some(gap) = &self.gap {
-            let mut event = stamp.degraded(
-                Severity::High,
-                &format!(
-                    "{}; {} events went out that are in no journal, until it could be written again",
-                    gap.cause, gap.count
-                ),
-            );
+            let mut event = stamp.degraded(Severity::High, &self.about_gap(gap));
             event.from = Some(rfc3339(gap.since));
             event.to = Some(stamp.time.clone());
             written.events.push(Arc::new(batch.append(event)?));
@@ -366,6 +361,7 @@ impl Desk {
         let head = batch.commit()?;
         (self.saved, self.saved_at) = (positions, monotonic());
         if self.gap.take().is_some() {
+            self.board.forget_dropped();
             // What went out meanwhile is not in the table of what is open.
             written.answers.push(Answer::AllAgain);
         }
@@ -377,6 +373,19 @@ impl Desk {
         }
         self.head = Some(head);
         Ok(written)
+    }
+
+    fn about_gap(&self, gap: &Gap) -> String {
+        let mut text = format!(
+            "{}; {} events went out that are in no journal, until it could be written again",
+            gap.cause, gap.count
+        );
+        for slot in self.board.slots().iter().filter(|slot| slot.dropped > 0) {
+            let Slot { label, dropped, .. } = slot;
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; sink {label} took none, and will not get {dropped} of them");
+        }
+        text
     }
 
     /// Hands on what others wrote, or leaves it to the couriers to ask for it if it is much.
