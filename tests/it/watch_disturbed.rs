@@ -236,3 +236,36 @@ fn a_full_disk_keeps_nothing_from_being_told() {
     host.watched(&["events", "verify"]).exits(0);
     drop(mounted);
 }
+
+#[test]
+fn events_that_were_dropped_before_a_sink_took_them_are_named() {
+    let host = Host::served();
+    let (logs, gone) = (host.scratch().join("logs"), host.scratch().join("gone"));
+    std::fs::create_dir(&logs).unwrap();
+    let file = logs.join("events");
+    let more = ["[journal]\nmax-size = \"64KiB\"\n".to_owned(), file_sink(&file, "")].concat();
+    let host = host.init_watched(QUICK, &more);
+    let mut daemon = host.watch();
+    daemon.tells("started");
+    std::fs::rename(&logs, &gone).unwrap();
+    // More than is kept in memory.
+    for round in 0..15 {
+        for number in 0..150 {
+            host.place(&format!("/srv/{round}-{number}"));
+        }
+        let is = |event: &&Value| event["kind"] == "added";
+        daemon.until("a storm", |events| events.iter().filter(is).count() == 150 * (round + 1));
+    }
+    std::fs::rename(&gone, &logs).unwrap();
+    let label = format!("sink file {}: events ", file.to_str().unwrap());
+    let missed = daemon.degraded(&label);
+    let message = missed["message"].as_str().unwrap();
+    let (first, rest) = message.strip_prefix(&label).unwrap().split_once(" to ").unwrap();
+    let last = rest.split(' ').next().unwrap();
+    let missing: Vec<u64> = (first.parse().unwrap()..=last.parse().unwrap()).collect();
+    assert!(host.journal().len() > 20, "what is open takes no room from what is told");
+    let end = daemon.end().last().unwrap()["seq"].as_u64().unwrap();
+    let wanted: Vec<u64> = (1..=end).filter(|seq| !missing.contains(seq)).collect();
+    assert_eq!(numbers(&lines(&file)), wanted, "what is missing is named: {message}");
+    host.watched(&["events", "verify"]).exits(0);
+}

@@ -355,7 +355,10 @@ impl Desk {
                 batch.set_position(label, *seq)?;
             }
         }
-        if let Some(event) = batch.trim(self.max_bytes, |dropped| stamp.dropped(dropped))? {
+        // Positions alone make nothing longer.
+        if !written.events.is_empty()
+            && let Some(event) = batch.trim(self.max_bytes, |dropped| stamp.dropped(dropped))?
+        {
             written.events.push(Arc::new(event));
         }
         let head = batch.commit()?;
