@@ -54,6 +54,17 @@ impl Slot {
     }
 }
 
+/// What a courier looks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wants {
+    /// Events after this one; none if it has no room.
+    pub(super) after: Option<u64>,
+    /// Events in no journal; those that it has no room for wait here, where they are counted.
+    pub(super) unjournaled: bool,
+    /// Epoch and count of reopenings that it knows of.
+    pub(super) known: (u64, u64),
+}
+
 /// What a courier finds when it looks.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -137,6 +148,11 @@ impl Board {
         self.changed.notify_all();
     }
 
+    /// Forgets how many events in no journal were dropped, because that was told.
+    pub(super) fn forget_dropped(&self) {
+        self.lock().slots.iter_mut().for_each(|slot| slot.dropped = 0);
+    }
+
     /// What is known about all sinks.
     pub fn slots(&self) -> Vec<Slot> {
         let state = self.lock();
@@ -170,18 +186,13 @@ impl Board {
         }
     }
 
-    /// What there is for a courier that has seen all up to `seen`; waits for it, at most so long.
-    pub(super) fn look(
-        &self,
-        slot: usize,
-        seen: u64,
-        known: (u64, u64),
-        wait: Option<Duration>,
-    ) -> Found {
+    /// What there is for a courier, of what it wants; waits for it, at most so long.
+    pub(super) fn look(&self, slot: usize, wants: Wants, wait: Option<Duration>) -> Found {
+        let Wants { after, unjournaled, known } = wants;
         let is_idle = |state: &mut State| {
             let waiting = state.slots.get(slot).is_some_and(|slot| !slot.unjournaled.is_empty());
-            state.head <= seen
-                && !waiting
+            after.is_none_or(|seen| state.head <= seen)
+                && !(unjournaled && waiting)
                 && !state.is_closed
                 && (state.epoch, state.reopen) == known
         };
@@ -194,14 +205,13 @@ impl Board {
             }
         };
         let first = state.ring.front().map_or(u64::MAX, |event| event.seq);
-        let events = if first <= seen + 1 {
-            state.ring.iter().filter(|event| event.seq > seen).cloned().collect()
-        } else {
-            Vec::new()
+        let events = match after {
+            Some(seen) if first <= seen + 1 => {
+                state.ring.iter().filter(|event| event.seq > seen).cloned().collect()
+            }
+            Some(_) | None => Vec::new(),
         };
-        let unjournaled = state
-            .slots
-            .get_mut(slot)
+        let unjournaled = (state.slots.get_mut(slot).filter(|_| unjournaled))
             .map_or_else(VecDeque::new, |slot| std::mem::take(&mut slot.unjournaled));
         Found {
             events,
@@ -211,5 +221,37 @@ impl Board {
             reopen: state.reopen,
             is_closed: state.is_closed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::Kind;
+    use crate::model::severity::Severity;
+
+    #[test]
+    fn what_is_in_no_journal_waits_for_room_and_is_counted_when_it_is_dropped() {
+        let board = Board::new([("file /x".to_owned(), 0)], 0);
+        let event = Event::new(Kind::Changed, Severity::High, "x".to_owned());
+        for _ in 0..UNJOURNALED + 3 {
+            board.publish_unjournaled(&Arc::new(event.clone()));
+        }
+        let now = Some(Duration::ZERO);
+        let full = Wants { after: None, unjournaled: false, known: (0, 0) };
+        assert_eq!(board.look(0, full, now).unjournaled.len(), 0);
+        assert_eq!(board.slots()[0].dropped, 3);
+        let ready = Wants { after: Some(0), unjournaled: true, known: (0, 0) };
+        assert_eq!(board.look(0, ready, None).unjournaled.len(), UNJOURNALED);
+        board.forget_dropped();
+        assert_eq!(board.slots()[0].dropped, 0);
+    }
+
+    #[test]
+    fn whoever_asked_in_vain_is_not_woken_by_what_it_asked_for() {
+        let board = Board::new([("file /x".to_owned(), 0)], 7);
+        let starved = Wants { after: None, unjournaled: true, known: (0, 0) };
+        let found = board.look(0, starved, Some(Duration::ZERO));
+        assert_eq!((found.head, found.events.len()), (7, 0));
     }
 }

@@ -4,7 +4,7 @@
 //! for, which alone reads the journal. A command that runs without a daemon delivers by itself, and
 //! does not wait for a sink that is down: its events wait for the next one.
 
-use super::board::Board;
+use super::board::{Board, Wants};
 use super::courier::{Courier, Notice};
 use super::way::Way;
 use crate::config::sink::Sink;
@@ -60,6 +60,9 @@ pub(super) const PAGE: usize = 1_024;
 /// How long a courier waits for a page.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long it waits before it asks again for what the journal could not give.
+const HUNGER: Duration = Duration::from_secs(1);
+
 /// The way of one sink's events from the board to its courier.
 pub struct Route {
     /// Its number at the board.
@@ -80,15 +83,24 @@ impl Route {
         let started = monotonic();
         let mut known = (0, 0);
         let mut next: Option<Duration> = None;
+        // Asked for events, and got none: the journal cannot be read now.
+        let mut is_starved = false;
         loop {
             let now = started.elapsed();
-            let wait = next.map(|next| next.saturating_sub(now));
+            let again = is_starved.then(|| now + HUNGER);
+            let wait = next.into_iter().chain(again).min().map(|next| next.saturating_sub(now));
             // What there is no room for is left where it is, and not waited for.
-            let seen = if courier.has_room() { courier.seen() } else { u64::MAX - 1 };
-            let found = board.look(slot, seen, known, wait);
+            let has_room = courier.has_room();
+            let after = (has_room && !is_starved).then(|| courier.seen());
+            let wants = Wants { after, unjournaled: has_room, known };
+            let found = board.look(slot, wants, wait);
+            is_starved = false;
             let now = started.elapsed();
+            let mut events = found.events;
             if found.epoch != known.0 {
                 courier.start_over();
+                // They follow what it had of the old journal; in the new one others may come first.
+                events.clear();
             }
             if found.reopen != known.1 {
                 courier.reopen();
@@ -98,11 +110,12 @@ impl Route {
                 courier.offer_unjournaled(event);
             }
             if courier.has_room() {
-                if !found.events.is_empty() {
-                    let some = &found.events[..found.events.len().min(PAGE)];
-                    courier.offer(now, some, 0);
+                if !events.is_empty() {
+                    courier.offer(now, &events[..events.len().min(PAGE)], 0);
                 } else if found.head > courier.seen() && !found.is_closed {
+                    let seen = courier.seen();
                     fetch(label, &mut courier, now, ask);
+                    is_starved = courier.seen() == seen;
                 }
             }
             if found.is_closed {

@@ -148,6 +148,14 @@ impl Silent {
     /// # Errors
     /// Those of starting a thread.
     pub fn listen(self) -> io::Result<Helper> {
+        self.listen_until(|| {})
+    }
+
+    /// The same; calls `ended` when it has ended.
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub fn listen_until(self, ended: impl FnOnce() + Send + 'static) -> io::Result<Helper> {
         let Silent { ours: socket, child } = self;
         let reading = socket.try_clone()?;
         let pid = child.as_ref().map_or(0, Child::id);
@@ -157,9 +165,10 @@ impl Silent {
             is_alive: AtomicBool::new(true),
         });
         let listener = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("helper".to_owned())
-            .spawn(move || listener.listen(&reading, child))?;
+        std::thread::Builder::new().name("helper".to_owned()).spawn(move || {
+            listener.listen(&reading, child);
+            ended();
+        })?;
         Ok(Helper { pid, shared })
     }
 }

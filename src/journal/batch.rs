@@ -20,6 +20,10 @@ const SCHEMA: &str = "
     CREATE TABLE sinks (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+/// Bytes of a row of open drift besides its path and rule: a digest, two moments, short words, and
+/// what a page half full leaves free.
+const OPEN_BYTES: i64 = 160;
+
 /// Events in the making. Dropped without [`Batch::commit`], nothing of them remains.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -61,14 +65,20 @@ impl<'a> Batch<'a> {
         self.head
     }
 
-    /// The chain value of a record; `None` if it is not there.
-    pub fn chain_at(&self, seq: u64) -> Result<Option<Chain>, Error> {
-        let Ok(row) = i64::try_from(seq) else { return Ok(None) };
+    /// Whether the chain once ended there: with that record, or with one that was dropped since.
+    pub fn continues(&self, known: Head) -> Result<bool, Error> {
+        if known.seq == 0 || known == self.head {
+            return Ok(true);
+        }
+        let Ok(row) = i64::try_from(known.seq) else { return Ok(false) };
         let stored: Option<Vec<u8>> = self
             .transaction
             .query_row("SELECT chain FROM events WHERE seq = ?1", [row], |row| row.get(0))
             .optional()?;
-        Ok(stored.and_then(|chain| <[u8; 32]>::try_from(chain).ok()).map(Chain))
+        match stored {
+            Some(chain) => Ok(chain == known.chain.0),
+            None => Ok(chain::checkpoint(&self.transaction)?.seq >= known.seq),
+        }
     }
 
     /// The highest generation that any event told of.
@@ -100,7 +110,8 @@ impl<'a> Batch<'a> {
         set_note(&self.transaction, COMPLETE_CHECK, report)
     }
 
-    /// Drops the oldest records if all together take more than so many bytes, and appends the event
+    /// Drops the oldest records if all together take more than so many bytes, what is open not
+    /// counted: that is not theirs to make room for. Appends the event
     /// that `tell` makes of it. It must carry the chain value as its digest and [`chain::RETENTION`]
     /// as its reason: with it the rest stays verifiable.
     pub fn trim(
@@ -108,7 +119,10 @@ impl<'a> Batch<'a> {
         max_bytes: u64,
         tell: impl FnOnce(&Dropped) -> Event,
     ) -> Result<Option<Event>, Error> {
-        let used = self.used_bytes()?;
+        let mut used = self.used_bytes()?;
+        if used > max_bytes {
+            used = used.saturating_sub(self.open_bytes()?);
+        }
         let start = chain::checkpoint(&self.transaction)?;
         let records = self.head.seq.saturating_sub(start.seq);
         if used <= max_bytes || records < 2 {
@@ -155,6 +169,16 @@ impl<'a> Batch<'a> {
         };
         let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
         Ok(pages.saturating_mul(number("PRAGMA page_size")?))
+    }
+
+    /// About how much of that is open drift.
+    fn open_bytes(&self) -> Result<u64, Error> {
+        let bytes: i64 = self.transaction.query_row(
+            "SELECT coalesce(sum(length(path) + length(rule) + ?1), 0) FROM open_drift",
+            [OPEN_BYTES],
+            |row| row.get(0),
+        )?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
     fn time_of(&self, seq: u64) -> Result<Option<String>, Error> {

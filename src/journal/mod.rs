@@ -125,6 +125,8 @@ pub enum Origin {
 #[derive(Debug)]
 pub struct Journal {
     connection: Connection,
+    /// Device and inode.
+    file: (u64, u64),
 }
 
 impl Journal {
@@ -161,6 +163,11 @@ impl Journal {
         let aside = set_aside(state, now)?;
         let (journal, _) = write(state)?;
         Ok((journal, Origin::Replaced { aside, cause }))
+    }
+
+    /// Whether it is still what lies under the journal's name.
+    pub fn is_in_place(&self, state: &StateDir) -> bool {
+        state.identity(JOURNAL).is_ok_and(|now| now == self.file)
     }
 
     /// Begins to write; nothing is there before [`Batch::commit`].
@@ -329,13 +336,13 @@ fn check_format(connection: &Connection) -> Result<(), Error> {
 }
 
 fn read(state: &StateDir, flags: OpenFlags) -> Result<Option<Journal>, Error> {
-    let connection = connect(state, flags)?;
+    let (connection, file) = connect(state, flags)?;
     connection.execute_batch("PRAGMA query_only = ON;")?;
     if is_empty(&connection)? {
         return Ok(None);
     }
     check_format(&connection)?;
-    Ok(Some(Journal { connection }))
+    Ok(Some(Journal { connection, file }))
 }
 
 fn write(state: &StateDir) -> Result<(Journal, Origin), Error> {
@@ -347,7 +354,7 @@ fn write(state: &StateDir) -> Result<(Journal, Origin), Error> {
             Err(error) => return Err(error.into()),
         }
     }
-    let connection = connect(state, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let (connection, file) = connect(state, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // A rollback journal that is truncated, and synced once more when it is: what is committed is
     // on disk, and what is read needs no shared memory beside it.
     connection.execute_batch("PRAGMA synchronous = FULL;")?;
@@ -361,7 +368,7 @@ fn write(state: &StateDir) -> Result<(Journal, Origin), Error> {
         check_format(&connection)?;
         chain::check_tail(&connection)?;
     }
-    Ok((Journal { connection }, origin))
+    Ok((Journal { connection, file }, origin))
 }
 
 /// Opens the database.
@@ -369,7 +376,7 @@ fn write(state: &StateDir) -> Result<(Journal, Origin), Error> {
 /// 1. It and what SQLite lays beside it are regular files; its identity is noted.
 /// 2. It is opened, and everything that reading and writing tables does not need is taken away.
 /// 3. What lies under its name is still what was noted: no link was followed.
-fn connect(state: &StateDir, flags: OpenFlags) -> Result<Connection, Error> {
+fn connect(state: &StateDir, flags: OpenFlags) -> Result<(Connection, (u64, u64)), Error> {
     let before = state.identity(JOURNAL)?;
     for companion in COMPANIONS {
         match state.identity(companion) {
@@ -386,7 +393,7 @@ fn connect(state: &StateDir, flags: OpenFlags) -> Result<Connection, Error> {
         return Err(Error::Unusable("was replaced while it was opened; try again".to_owned()));
     }
     harden(&connection)?;
-    Ok(connection)
+    Ok((connection, before))
 }
 
 /// Source: <https://www.sqlite.org/security.html>.

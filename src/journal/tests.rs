@@ -108,6 +108,57 @@ fn the_first_broken_record_is_named() {
 }
 
 #[test]
+fn another_journal_is_told_from_one_that_went_on() {
+    let (_scratch, state) = state();
+    append(&state, 5);
+    let (mut journal, _) = Journal::open_to_write(&state, now()).unwrap();
+    let head = journal.head().unwrap();
+    append(&state, 5);
+    assert!(journal.is_in_place(&state));
+    assert!(journal.batch().unwrap().continues(head).unwrap());
+    fs::rename(state.path_of(JOURNAL), state.path_of("other")).unwrap();
+    assert!(!journal.is_in_place(&state));
+    // Shorter, as long, longer.
+    for count in [4, 1, 44] {
+        let (mut other, _) = Journal::open_to_write(&state, now()).unwrap();
+        let mut batch = other.batch().unwrap();
+        (0..count).for_each(|_| drop(batch.append(event("another")).unwrap()));
+        batch.commit().unwrap();
+        let batch = other.batch().unwrap();
+        assert!(!batch.continues(head).unwrap());
+    }
+}
+
+#[test]
+fn what_is_open_drives_no_record_out() {
+    let (_scratch, state) = state();
+    let (mut journal, _) = Journal::open_to_write(&state, now()).unwrap();
+    let mut batch = journal.batch().unwrap();
+    let time = "2026-11-20T10:00:00.000Z".to_owned();
+    let open = drift::Open {
+        kind: Kind::Added,
+        rule: "srv".to_owned(),
+        severity: Severity::High,
+        digest: [7; 32],
+        follows: false,
+        alert: 1,
+        first_seen: time.clone(),
+        last_seen: time,
+    };
+    for number in 0..20_000_u64 {
+        // In an order that leaves pages half full.
+        let path = format!("/srv/{}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        batch.put_open(path.as_bytes(), &open).unwrap();
+    }
+    for _ in 0..100 {
+        batch.append(event("told")).unwrap();
+    }
+    assert_eq!(batch.trim(128 << 10, |_| event("dropped")).unwrap(), None);
+    batch.commit().unwrap();
+    assert_eq!(journal.records().unwrap(), 100);
+}
+
+#[test]
 fn records_are_dropped_into_a_checkpoint_that_verifies() {
     let (_scratch, state) = state();
     append(&state, 2000);

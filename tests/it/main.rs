@@ -46,3 +46,6 @@ mod syslog;
 mod tamper;
 mod unrest;
 mod watch;
+mod watch_disturbed;
+mod watch_service;
+mod watch_sinks;

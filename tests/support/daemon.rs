@@ -103,6 +103,9 @@ impl Daemon {
         // One of an earlier daemon may be there.
         let _ = std::fs::remove_file(&socket);
         let manager = UnixDatagram::bind(&socket).unwrap();
+        // Somebody ordinary may speak, too.
+        let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        std::fs::set_permissions(&socket, anybody).unwrap();
         let errors = host.scratch().join("watch.err");
         let arguments = host.watched_arguments(&["watch"]);
         let plain = host.command(&arguments);

@@ -4,6 +4,7 @@ pub mod daemon;
 pub mod host;
 pub mod kernel;
 pub mod rsyslog;
+pub mod service;
 pub mod smtp;
 pub mod terminal;
 pub mod tool;

@@ -98,6 +98,16 @@ impl Rsyslog {
         self.at("log-plain")
     }
 
+    /// The log as many systems keep it, of records of the old form.
+    pub fn old_log(&self) -> PathBuf {
+        self.at("old.log")
+    }
+
+    /// The log of records of the new form, with their structured data.
+    pub fn new_log(&self) -> PathBuf {
+        self.at("new.log")
+    }
+
     /// The authority that signed its certificate.
     pub fn authority(&self) -> PathBuf {
         self.certificates.authority()
@@ -256,7 +266,11 @@ input(type="imudp" address="127.0.0.1" port="{udp}" name="udp")
 input(type="imtcp" address="127.0.0.1" port="{tcp}" name="tcp" StreamDriver.Name="ptcp")
 input(type="imtcp" address="127.0.0.1" port="{tls}" name="tls"
       StreamDriver.Name="ossl" StreamDriver.Mode="1" StreamDriver.AuthMode="anon")
-if $syslogtag startswith "fim" then action(type="omfile" file="{records}" template="parsed")
+if $syslogtag startswith "fim" then {{
+    action(type="omfile" file="{records}" template="parsed")
+    if $msgid == "-" then action(type="omfile" file="{old}" template="RSYSLOG_TraditionalFileFormat")
+    else action(type="omfile" file="{new}" template="RSYSLOG_SyslogProtocol23Format")
+}}
 "#,
         work = at(""),
         ca = certificate("ca.pem"),
@@ -266,6 +280,8 @@ if $syslogtag startswith "fim" then action(type="omfile" file="{records}" templa
         log = at("log"),
         plain = at("log-plain"),
         records = at("records"),
+        old = at("old.log"),
+        new = at("new.log"),
     )
     .unwrap();
     text

@@ -7,7 +7,7 @@
 mod apply;
 pub mod order;
 
-use super::board::Board;
+use super::board::{Board, Slot};
 use super::courier::Notice;
 use super::dispatch::{self, Page, Request};
 use super::ledger::Sighting;
@@ -23,6 +23,7 @@ use crate::sys::stat::monotonic;
 use chrono::{DateTime, Utc};
 use order::{Answer, Order, path_key};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -149,11 +150,15 @@ impl Desk {
 
     fn wait(&self) -> Duration {
         let idle = Duration::from_secs(3_600);
+        let positions = self.positions();
+        let head = self.head.map_or(0, |head| head.seq);
         match &self.gap {
             Some(gap) => gap.retry_at.saturating_duration_since(monotonic()),
-            None if self.positions() != self.saved => {
+            None if positions != self.saved => {
                 (self.saved_at + PAUSE).saturating_duration_since(monotonic())
             }
+            // Couriers that are on their way do not say when they arrive.
+            None if positions.iter().any(|(_, position)| *position < head) => PAUSE,
             None => idle,
         }
     }
@@ -176,6 +181,7 @@ impl Desk {
                 Order::Request(Request::Notice { label, notice }) => {
                     let event = self.notice(&label, &notice);
                     writes.push(Order::Tell(Box::new(event)));
+                    (self.answer)(Answer::Sinks);
                 }
                 Order::Request(Request::Missed { label, first, last }) => {
                     let event = self.missed(&label, first, last);
@@ -189,8 +195,13 @@ impl Desk {
                 Order::Sinks(board) => {
                     self.write(std::mem::take(&mut writes));
                     self.board = board;
+                    // What was written since it was made was shown on the old one.
+                    self.board.publish(&[], self.head.map_or(0, |head| head.seq));
                 }
-                Order::Foreign => self.follow(),
+                Order::Foreign => {
+                    self.write(std::mem::take(&mut writes));
+                    self.follow();
+                }
                 Order::Open(limit) => {
                     self.write(std::mem::take(&mut writes));
                     self.tell_open(limit);
@@ -220,8 +231,7 @@ impl Desk {
         self.board.close();
         // Those that are not done are sent again with the same numbers at the next start.
         self.board.wait_until_finished(Duration::from_millis(600));
-        self.saved_at = self.started;
-        self.write(Vec::new());
+        self.put(Vec::new());
     }
 
     /// Writes down, publishes, answers.
@@ -229,9 +239,12 @@ impl Desk {
         let is_due = monotonic().saturating_duration_since(self.saved_at) >= PAUSE;
         let has_moved = is_due && self.positions() != self.saved;
         let retries = self.gap.as_ref().is_some_and(|gap| gap.retry_at <= monotonic());
-        if work.is_empty() && !has_moved && !retries {
-            return;
+        if !work.is_empty() || has_moved || retries {
+            self.put(work);
         }
+    }
+
+    fn put(&mut self, work: Vec<Order>) {
         match self.journaled(&work) {
             Ok(written) => {
                 let head = self.head.map_or(0, |head| head.seq);
@@ -256,10 +269,12 @@ impl Desk {
 
     /// The open journal; opened, or begun anew if it is damaged.
     fn open(&mut self) -> Result<Option<String>, journal::Error> {
-        if self.journal.is_some() && self.state.is_there(crate::state::names::JOURNAL)? {
+        if self.is_in_place() {
             return Ok(None);
         }
         self.journal = None;
+        // Another one knows nothing of what was noted in this.
+        self.saved.clear();
         let (journal, origin) = Journal::open_to_write(&self.state, self.clock.now())?;
         self.journal = Some(journal);
         Ok(match origin {
@@ -271,12 +286,18 @@ impl Desk {
         })
     }
 
+    /// Whether the journal is open, and still what lies under its name.
+    fn is_in_place(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_in_place(&self.state))
+    }
+
     fn journaled(&mut self, work: &[Order]) -> Result<Written, journal::Error> {
         let begun = self.open()?;
         match self.commit(work, begun) {
             Err(journal::Error::Damaged(cause)) => {
                 // It opened, and its damage showed only when it was written to.
                 self.journal = None;
+                self.saved.clear();
                 let (journal, origin) =
                     Journal::replace(&self.state, self.clock.now(), cause.clone())?;
                 self.journal = Some(journal);
@@ -311,26 +332,17 @@ impl Desk {
         let stamp = self.stamp();
         // Records that others appended, or a journal that somebody began anew.
         let known = match self.head {
-            Some(known) if self.is_continued(&batch, known)? => Some(known),
+            Some(known) if batch.continues(known)? => Some(known),
             Some(_) | None => None,
         };
         let is_anew = self.head.is_some() && known.is_none();
-        if is_anew && begun.is_none() {
-            let text = "journal.db: is not the one that was written here: its records are others";
-            written.events.push(Arc::new(batch.append(stamp.degraded(Severity::Critical, text))?));
-        }
-        if let Some(cause) = &begun {
+        let other = || "it is another one than before; what was in that is not in this".to_owned();
+        if let Some(cause) = begun.or_else(|| is_anew.then(other)) {
             let event = stamp.degraded(Severity::High, &format!("journal.db: {cause}"));
             written.events.push(Arc::new(batch.append(event)?));
         }
         if let Some(gap) = &self.gap {
-            let mut event = stamp.degraded(
-                Severity::High,
-                &format!(
-                    "{}; {} events went out that are in no journal, until it could be written again",
-                    gap.cause, gap.count
-                ),
-            );
+            let mut event = stamp.degraded(Severity::High, &self.about_gap(gap));
             event.from = Some(rfc3339(gap.since));
             event.to = Some(stamp.time.clone());
             written.events.push(Arc::new(batch.append(event)?));
@@ -344,12 +356,16 @@ impl Desk {
                 batch.set_position(label, *seq)?;
             }
         }
-        if let Some(event) = batch.trim(self.max_bytes, |dropped| stamp.dropped(dropped))? {
+        // Positions alone make nothing longer.
+        if !written.events.is_empty()
+            && let Some(event) = batch.trim(self.max_bytes, |dropped| stamp.dropped(dropped))?
+        {
             written.events.push(Arc::new(event));
         }
         let head = batch.commit()?;
         (self.saved, self.saved_at) = (positions, monotonic());
         if self.gap.take().is_some() {
+            self.board.forget_dropped();
             // What went out meanwhile is not in the table of what is open.
             written.answers.push(Answer::AllAgain);
         }
@@ -363,14 +379,17 @@ impl Desk {
         Ok(written)
     }
 
-    /// Whether the journal goes on from where it was left here: others may have appended to it, and
-    /// dropped what is old.
-    fn is_continued(&self, batch: &Batch<'_>, known: Head) -> Result<bool, journal::Error> {
-        if known.seq > batch.head().seq {
-            return Ok(false);
+    fn about_gap(&self, gap: &Gap) -> String {
+        let mut text = format!(
+            "{}; {} events went out that are in no journal, until it could be written again",
+            gap.cause, gap.count
+        );
+        for slot in self.board.slots().iter().filter(|slot| slot.dropped > 0) {
+            let Slot { label, dropped, .. } = slot;
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; sink {label} took none, and will not get {dropped} of them");
         }
-        let there = batch.chain_at(known.seq)?;
-        Ok(known.seq == 0 || there.is_none_or(|there| there == known.chain))
+        text
     }
 
     /// Hands on what others wrote, or leaves it to the couriers to ask for it if it is much.
@@ -392,10 +411,16 @@ impl Desk {
 
     /// Looks whether somebody else wrote to the journal.
     fn follow(&mut self) {
+        if !self.is_in_place() {
+            // To write is to find out what is there now.
+            self.put(Vec::new());
+            return;
+        }
         let Some(journal) = &self.journal else { return };
         let (Ok(head), Some(known)) = (journal.head(), self.head) else { return };
         if head.seq > known.seq && self.publish_foreign(journal, known.seq, head.seq).is_ok() {
             self.head = Some(head);
+            self.count(&Written::default(), head.seq);
         }
     }
 

@@ -108,6 +108,8 @@ pub enum Answer {
     },
     /// All of it is to be looked at again.
     AllAgain,
+    /// A sink is down, or takes events again.
+    Sinks,
     /// The journal tells of a newer generation than something was compared with.
     Newer(u64),
 }

@@ -34,6 +34,8 @@ enum Meaning {
 pub(super) struct Done {
     /// A generation may have come into force.
     pub(super) generation: bool,
+    /// The file of a baseline was touched.
+    pub(super) baseline: bool,
     /// Somebody else wrote to the journal.
     pub(super) journal: bool,
     /// A source may be another.
@@ -55,7 +57,12 @@ impl Beside {
         // The daemon keeps the journal open, so that whoever closes it is somebody else.
         let state_dir = state.path().to_owned();
         beside.add(&state_dir, Meaning::State, What::CLOSED_WRITE.or(What::MOVED_TO))?;
-        beside.add(&state_dir.join(BASELINE), Meaning::Baseline, What::MOVED_TO)?;
+        let anything = What::MOVED_TO
+            .or(What::MOVED_FROM)
+            .or(What::DELETED)
+            .or(What::MODIFIED)
+            .or(What::ATTRIBUTES);
+        beside.add(&state_dir.join(BASELINE), Meaning::Baseline, anything)?;
         beside.follow(context, in_force);
         Ok((beside, events))
     }
@@ -99,15 +106,17 @@ impl Beside {
         for event in raw {
             let Some(meaning) = event.watch.and_then(|watch| self.meaning.get(&watch)) else {
                 // Events were lost: anything may have happened.
-                done = Done { generation: true, journal: true, sources: true };
+                done = Done { generation: true, baseline: true, journal: true, sources: true };
                 continue;
             };
             let entry = event.name.as_deref().unwrap_or_default();
             match meaning {
                 Meaning::State => done.journal |= entry == JOURNAL.as_bytes(),
                 Meaning::Baseline => {
+                    let part = parse_part(entry).map(|(_, part)| part);
                     done.generation |=
-                        parse_part(entry).is_some_and(|(_, part)| part == Part::Signature);
+                        part == Some(Part::Signature) && event.what.any(What::MOVED_TO);
+                    done.baseline |= part == Some(Part::Database);
                 }
                 Meaning::Source => done.sources = true,
             }

@@ -105,6 +105,8 @@ pub(super) struct Daemon {
     pub(super) differing: Differing,
     /// What did not verify, so that it is told once.
     pub(super) trouble: Option<String>,
+    /// A generation that only the journal tells of.
+    pub(super) disbelieved: Option<u64>,
     helper_told: bool,
     pub(super) counts: Counts,
     pub(super) last_scan: Option<metrics::LastScan>,
@@ -168,6 +170,7 @@ impl Daemon {
             read_at: now,
             differing: Vec::new(),
             trouble: None,
+            disbelieved: None,
             helper_told: false,
             counts: Counts { since: Some(now), ..Counts::default() },
             last_scan: None,
@@ -279,6 +282,9 @@ impl Daemon {
                 if done.generation {
                     self.follow();
                 }
+                if done.baseline && self.parts.in_force.force.baseline.still_the_same().is_err() {
+                    self.verify_again()?;
+                }
                 if done.sources {
                     self.sources_at = Some(self.now() + SOURCE_PAUSE);
                 }
@@ -292,6 +298,8 @@ impl Daemon {
                 }
             }
             Wake::Swept(swept) => self.swept(swept)?,
+            // What is due is done next, and that is to tell it.
+            Wake::Helper => {}
             Wake::Signal(Signal::Hangup) => self.reload(),
             Wake::Signal(Signal::Terminate) => return Ok(Some(self.end(Outcome::Terminated))),
             Wake::Signal(Signal::Interrupt) => return Ok(Some(self.end(Outcome::Interrupted))),

@@ -68,6 +68,12 @@ impl Daemon {
     /// An integrity failure if it does not verify: nothing can be compared with it any more.
     pub(super) fn verify_again(&mut self) -> Result<(), Error> {
         match InForce::load(&self.parts.context, &self.parts.state) {
+            // An old one gave way to that.
+            Ok(next) if next.generation() != self.parts.in_force.generation() => {
+                self.take_up(Arc::new(next));
+                self.tell_reloaded("");
+                Ok(())
+            }
             Ok(next) => {
                 let text = "the file of the baseline was touched; it verifies, and is opened anew";
                 self.tell_degraded(Severity::Medium, text);

@@ -43,6 +43,8 @@ enum Wake {
     Looked(u64, Option<Error>),
     /// A scan is over.
     Swept(Result<Swept, Error>),
+    /// The process that runs programs for sinks has ended.
+    Helper,
     /// A signal came.
     Signal(Signal),
     /// A thread has ended.

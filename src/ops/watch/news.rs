@@ -107,11 +107,14 @@ impl Daemon {
                 self.put_off.entry(self.now() + wait).or_default().push(path);
             }
             Answer::AllAgain => self.wanted.everything = true,
+            Answer::Sinks => self.touch_status(),
             Answer::Newer(generation) => {
                 self.follow();
                 // What was compared with the old one is compared again with what is in force.
                 self.wanted.everything = true;
-                if self.parts.in_force.generation() < generation {
+                // What was on its way to the desk until it heard of it is answered the same.
+                let is_known = self.disbelieved.replace(generation) == Some(generation);
+                if self.parts.in_force.generation() < generation && !is_known {
                     let text = format!(
                         "journal.db tells of generation {generation}, which does not verify; generation {} stays in force",
                         self.parts.in_force.generation()

@@ -130,12 +130,18 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
     // Order matters: no other thread exists yet.
     privilege::keep_only(&[Capability::READ_SEARCH, Capability::FOWNER], Programs::Confined)
         .map_err(cannot("privileges", "see whether a filter of system calls forbids it"))?;
+    let (wakes, woken) = mpsc::channel();
     let helper = match helper {
         None => None,
-        Some(helper) => Some(Arc::new(helper.listen().map_err(cannot(
-            "the process that runs programs for sinks",
-            "raise the limit of processes",
-        ))?)),
+        Some(helper) => {
+            let wakes = wakes.clone();
+            // Without a main loop the daemon has ended.
+            let ended = move || drop(wakes.send(Wake::Helper));
+            Some(Arc::new(helper.listen_until(ended).map_err(cannot(
+                "the process that runs programs for sinks",
+                "raise the limit of processes",
+            ))?))
+        }
     };
     // Order matters: digesting a large file starts threads that stay.
     let in_force = Arc::new(InForce::load(&context, &state)?);
@@ -144,7 +150,6 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
         Some(helper) => Arc::clone(helper) as Arc<dyn Run>,
         None => Arc::new(Direct),
     };
-    let (wakes, woken) = mpsc::channel();
     let threads = Threads { wakes: wakes.clone() };
     let thread = cannot("threads", "raise the limit of processes");
     signals(&threads, &wakes)?;
