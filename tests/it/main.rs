@@ -46,3 +46,5 @@ mod syslog;
 mod tamper;
 mod unrest;
 mod watch;
+mod watch_limits;
+mod watch_tree;
