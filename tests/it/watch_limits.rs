@@ -89,6 +89,41 @@ fn allow_watches(daemon: &Daemon, watches: usize) {
 }
 
 #[test]
+fn watches_that_run_out_are_told_and_what_was_missed_is_too_once_there_are_more() {
+    let host = etc();
+    for number in 0..60 {
+        host.write(format!("/srv/{number}/file"), "x");
+    }
+    let host = host.rule("srv", "config", "low", ["/srv"]).init_watched(QUICK, "");
+    let Some(mut daemon) = with_watches(&host, 30) else { return };
+    let is_blind = |event: &Value| event["kind"] == "degraded" && event["path"].is_string();
+    daemon.until("what is not watched", |events| events.iter().any(is_blind));
+    let blind = daemon.seen.iter().find(|event| is_blind(event)).cloned().unwrap();
+    let reason = blind["reason"].as_str().unwrap();
+    assert!(reason.contains("limit of 30 inotify watches"), "{blind}");
+    let path = blind["path"].as_str().unwrap().to_owned();
+    let ran = host.watched(&["status"]);
+    assert!(ran.text().contains("NOT WATCHED"), "{}", ran.story());
+    assert!(ran.text().contains(&path), "{}", ran.story());
+    let missed = format!("{path}/missed");
+    host.write(&missed, "x");
+    allow_watches(&daemon, 1_000);
+    daemon.signal(Signal::HUP);
+    daemon.told("added", &missed);
+    daemon.until("that it is watched again", |events| {
+        events.iter().any(|event| {
+            event["path"] == path.as_str()
+                && event["message"].as_str().is_some_and(|text| text.contains("is watched again"))
+        })
+    });
+    for number in 0..60 {
+        host.write(format!("/srv/{number}/later"), "x");
+        daemon.told("added", &format!("/srv/{number}/later"));
+    }
+    assert_eq!(daemon.count("added", &missed), 1);
+}
+
+#[test]
 fn a_new_directory_for_which_no_watch_is_left_is_told() {
     let host = etc().init_watched(QUICK, "");
     let Some(mut daemon) = with_watches(&host, 15) else { return };
