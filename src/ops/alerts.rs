@@ -101,10 +101,15 @@ fn sighting(
     Sighting { path, digest, follows, may_follow: false, event }
 }
 
-/// What tells one difference of an object from another; whether it follows from others does not.
+/// What tells one difference of an object from another. What follows from others is no part of it,
+/// unless there is nothing else; that it follows never is.
 fn difference(kind: Kind, attributes: &[AttributeEntry]) -> [u8; 32] {
-    let plain: Vec<AttributeEntry> =
-        attributes.iter().map(|entry| AttributeEntry { follows: false, ..entry.clone() }).collect();
+    let all_follow = attributes.iter().all(|entry| entry.follows);
+    let plain: Vec<AttributeEntry> = attributes
+        .iter()
+        .filter(|entry| all_follow || !entry.follows)
+        .map(|entry| AttributeEntry { follows: false, ..entry.clone() })
+        .collect();
     let mut hasher = blake3::Hasher::new();
     serde_json::to_writer(&mut hasher, &(kind, &plain))
         .expect("hashing does not fail, and every difference has a JSON form");

@@ -356,6 +356,30 @@ fn a_directory_is_silent_about_what_follows_and_loud_about_its_own() {
 }
 
 #[test]
+fn what_a_directory_drifted_by_itself_is_told_once_and_so_is_its_end() {
+    let scan = QUICK.replace("full-scan-at-start = false", "full-scan-at-start = true");
+    let host = etc().init_watched(&scan, "");
+    let mut daemon = host.watch();
+    daemon.tells("open-drift");
+    host.chmod("/etc", 0o700);
+    daemon.told("changed", "/etc");
+    host.write("/etc/added", "x");
+    daemon.told("added", "/etc/added");
+    daemon.end();
+    // No pause of the last daemon holds, and its times are others than those that were told.
+    host.write("/etc/more", "x");
+    let mut daemon = host.watch();
+    daemon.told("added", "/etc/more");
+    daemon.tells("open-drift");
+    assert_eq!(alerts_about(&mut daemon, "/etc"), "added /etc/more\n");
+    // What is left of its drift follows from what lies in it.
+    host.chmod("/etc", 0o755);
+    daemon.told("resolved", "/etc");
+    host.chmod("/etc", 0o711);
+    daemon.told("changed", "/etc");
+}
+
+#[test]
 fn an_object_that_never_holds_still_is_told_and_keeps_nobody_waiting() {
     let host = etc().file("/etc/busy", 0o644, "x").init_watched(QUICK, "");
     let mut daemon = host.watch();
