@@ -9,6 +9,7 @@ use crate::journal::batch::Batch;
 use crate::journal::drift::Open;
 use crate::journal::{self};
 use crate::model::event::{Event, Kind};
+use crate::model::name;
 use std::time::Duration;
 
 /// What an examination said about one object that is not as recorded.
@@ -119,7 +120,10 @@ pub fn take(
         }
         Verdict::Silent => {
             batch.put_open(&path, &row(0, &event))?;
-            Ok(Told::Quiet)
+            match open.filter(|open| !open.follows) {
+                None => Ok(Told::Quiet),
+                Some(open) => Ok(Told::Raised(Box::new(batch.append(over(&path, &open, event))?))),
+            }
         }
         Verdict::Raise => {
             if let Some((pace, now)) = pace {
@@ -147,6 +151,18 @@ pub fn take(
             batch.put_open(&path, &row(seq))?;
             Ok(Told::Raised(Box::new(batch.append(event)?)))
         }
+    }
+}
+
+/// The end of what was told of an object, while something is left that only follows.
+fn over(path: &[u8], open: &Open, event: Event) -> Event {
+    let shown = name::escape(path);
+    Event {
+        kind: Kind::Resolved,
+        message: format!("{shown} is as recorded again, but for what follows from its entries"),
+        attributes: None,
+        from: Some(open.first_seen.clone()),
+        ..event
     }
 }
 

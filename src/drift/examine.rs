@@ -446,7 +446,7 @@ impl<'a> Examination<'a> {
         // Order matters: findings are told before the directories below are visited, so that the
         // writer of a draft numbers parents before their children.
         if visiting.spans_left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.finish(visiting, &mut task.findings);
+            self.finish(visiting, &mut task.findings)?;
         }
         self.tell(task.findings);
         match workers {
@@ -513,7 +513,11 @@ impl<'a> Examination<'a> {
     }
 
     /// Judges the directory itself, once all its entries are.
-    fn finish(&self, visiting: &Arc<Visiting>, findings: &mut Vec<Finding>) {
+    fn finish(
+        &self,
+        visiting: &Arc<Visiting>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), baseline::Error> {
         let growing = std::mem::take(&mut *lock(&visiting.growing));
         if !growing.is_empty() {
             self.rotations(visiting, growing, findings);
@@ -527,8 +531,14 @@ impl<'a> Examination<'a> {
                 recorded: own.recorded.clone(),
             };
             let disturbed = visiting.disturbed.load(Ordering::Acquire);
+            let before = findings.len();
             self.judge(&visiting.name, Place::Own, observation, disturbed, findings);
+            // A hint about a directory, and not about what happened in it.
+            if self.input.scope.look == Look::Hint && visiting.focus.is_narrow() && !disturbed {
+                self.follow_from_names(visiting, &mut findings[before..])?;
+            }
         }
+        Ok(())
     }
 
     pub(super) fn tell(&self, findings: Vec<Finding>) {

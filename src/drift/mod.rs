@@ -5,6 +5,7 @@
 
 pub mod compare;
 mod coverage;
+mod disturbed;
 pub mod entry;
 pub mod examine;
 mod focus;

@@ -98,10 +98,11 @@ fn sighting(
         Differences::of(&entries).expect("every difference of a report has a JSON form")
     };
     let told = json(&attributes);
-    // Whether it follows from others does not tell one difference from another.
+    // What follows from others does not tell one difference from another, unless there is nothing
+    // else; that it follows never does.
     let plain = attributes.iter().any(|entry| entry.follows).then(|| {
-        let plain = attributes.iter().cloned();
-        json(&plain.map(|entry| AttributeEntry { follows: false, ..entry }).collect::<Vec<_>>())
+        let told = attributes.iter().filter(|entry| follows || !entry.follows).cloned();
+        json(&told.map(|entry| AttributeEntry { follows: false, ..entry }).collect::<Vec<_>>())
     });
     let digest = difference(kind, plain.as_ref().unwrap_or(&told));
     event.attributes = Some(told);

@@ -193,7 +193,7 @@ impl Events {
 /// What the kernel allows a user; `None` where it does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Watches.
+    /// Watches: what holds for the user everywhere, or in this name space of users if that is less.
     pub max_user_watches: Option<u64>,
     /// Instances.
     pub max_user_instances: Option<u64>,
@@ -203,16 +203,17 @@ pub struct Limits {
 
 /// The limits that hold now.
 ///
-/// Source: inotify(7), `/proc/sys/fs/inotify`.
+/// Source: inotify(7), `/proc/sys/fs/inotify`; namespaces(7), `/proc/sys/user`.
 pub fn limits() -> Limits {
-    let read = |name: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok()?;
-        text.trim().parse().ok()
+    let read = |name: &str| -> Option<u64> {
+        std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
     };
+    let less =
+        |everywhere: &str, here: &str| [read(everywhere), read(here)].into_iter().flatten().min();
     Limits {
-        max_user_watches: read("max_user_watches"),
-        max_user_instances: read("max_user_instances"),
-        max_queued_events: read("max_queued_events"),
+        max_user_watches: less("fs/inotify/max_user_watches", "user/max_inotify_watches"),
+        max_user_instances: less("fs/inotify/max_user_instances", "user/max_inotify_instances"),
+        max_queued_events: read("fs/inotify/max_queued_events"),
     }
 }
 

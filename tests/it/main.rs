@@ -47,5 +47,7 @@ mod tamper;
 mod unrest;
 mod watch;
 mod watch_disturbed;
+mod watch_limits;
 mod watch_service;
 mod watch_sinks;
+mod watch_tree;

@@ -4,6 +4,7 @@ use super::host::Host;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -42,6 +43,16 @@ impl Host {
         self.write_policy();
         self.write_config(watch, more);
         self.watched(&["init", "--no-passphrase"]).exits(0);
+        self
+    }
+
+    /// The same, run by another program; any exit code of a baseline that was made will do.
+    pub fn init_watched_through(self, through: &[&str], watch: &str, more: &str) -> Host {
+        self.write_policy();
+        self.write_config(watch, more);
+        let arguments = self.watched_arguments(&["init", "--no-passphrase"]);
+        let ran = self.run_through(through, &arguments);
+        assert!(ran.code < 16, "{}", ran.story());
         self
     }
 
@@ -103,9 +114,8 @@ impl Daemon {
         // One of an earlier daemon may be there.
         let _ = std::fs::remove_file(&socket);
         let manager = UnixDatagram::bind(&socket).unwrap();
-        // Somebody ordinary may speak, too.
-        let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        std::fs::set_permissions(&socket, anybody).unwrap();
+        // The daemon may be run as somebody else.
+        std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
         let errors = host.scratch().join("watch.err");
         let arguments = host.watched_arguments(&["watch"]);
         let plain = host.command(&arguments);
@@ -200,6 +210,12 @@ impl Daemon {
         let is = |event: &Value| event["kind"] == kind && event["path"] == path;
         self.until(&format!("{kind} {path}"), |events| events.iter().any(is));
         self.seen.iter().find(|event| is(event)).cloned().unwrap()
+    }
+
+    /// How many events of a kind about a path came so far.
+    pub fn count(&mut self, kind: &str, path: &str) -> usize {
+        self.read();
+        self.seen.iter().filter(|event| event["kind"] == kind && event["path"] == path).count()
     }
 
     /// Waits for an event of a kind.

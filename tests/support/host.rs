@@ -15,6 +15,7 @@ pub struct Host {
     scratch: tempfile::TempDir,
     policy: String,
     environment: Vec<(OsString, OsString)>,
+    is_around: bool,
 }
 
 /// What a command printed and returned.
@@ -41,7 +42,12 @@ impl Host {
     pub fn new() -> Host {
         let scratch = tempfile::Builder::new().prefix("fim-host-").tempdir().unwrap();
         std::fs::create_dir(scratch.path().join("root")).unwrap();
-        Host { scratch, policy: "version = 1\n".to_owned(), environment: Vec::new() }
+        Host {
+            scratch,
+            policy: "version = 1\n".to_owned(),
+            environment: Vec::new(),
+            is_around: false,
+        }
     }
 
     /// The scratch directory itself, for files beside the checked tree.
@@ -51,7 +57,17 @@ impl Host {
 
     /// The root of the checked tree.
     pub fn root(&self) -> PathBuf {
-        self.scratch.path().join("root")
+        match self.is_around {
+            true => self.scratch.path().to_owned(),
+            false => self.scratch.path().join("root"),
+        }
+    }
+
+    /// The same host with a root that holds all of the scratch directory: state, configuration and
+    /// what `fim` writes lie in the checked tree.
+    pub fn around(mut self) -> Host {
+        self.is_around = true;
+        self
     }
 
     /// The state directory.

@@ -29,6 +29,16 @@ impl Mounted {
         tool::missing(done, &format!("{kind} cannot be mounted here")).then(|| Mounted(on.into()))
     }
 
+    /// Mounts a directory at a second place.
+    pub fn bind(from: &Path, on: &Path) -> Option<Mounted> {
+        if !tool::is_root() || !tool::has("mount") {
+            return None;
+        }
+        std::fs::create_dir_all(on).unwrap();
+        let done = Command::new("mount").arg("--bind").args([from, on]).status().unwrap().success();
+        tool::missing(done, "nothing can be mounted here").then(|| Mounted(on.into()))
+    }
+
     /// Mounts a directory on itself, read-only.
     pub fn read_only(on: &Path) -> Option<Mounted> {
         if !tool::is_root() || !tool::has("mount") {

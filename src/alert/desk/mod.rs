@@ -13,7 +13,6 @@ use super::dispatch::{self, Page, Request};
 use super::ledger::Sighting;
 use super::pace::Pace;
 use super::stamp::Stamp;
-use crate::journal::batch::Batch;
 use crate::journal::{self, Head, Journal, Origin};
 use crate::model::clock::{Clock, rfc3339};
 use crate::model::event::{Event, Kind};
