@@ -71,6 +71,8 @@ pub struct Desk {
 
 #[derive(Default)]
 struct Seen {
+    /// The generation it compares with.
+    generation: u64,
     by_scan: HashSet<u64>,
     by_look: HashSet<u64>,
     looked_below: Vec<Vec<u8>>,
@@ -423,6 +425,11 @@ impl Desk {
         }
     }
 
+    /// Nothing yet, of a scan that begins.
+    fn seen(&self) -> Seen {
+        Seen { generation: self.generation, ..Seen::default() }
+    }
+
     fn stamp(&self) -> Stamp {
         Stamp::new(self.clock.now(), &self.host, self.generation)
     }
@@ -463,7 +470,7 @@ impl Desk {
                 Order::Looked(looked) => {
                     events.extend(looked.equal.into_iter().filter_map(|(_, event)| Some(*event?)));
                 }
-                Order::ScanBegins => self.scan = Some(Seen::default()),
+                Order::ScanBegins => self.scan = Some(self.seen()),
                 Order::ScanEnds(scanned) => {
                     self.scan = None;
                     events.extend(scanned.events);
