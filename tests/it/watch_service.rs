@@ -151,6 +151,31 @@ fn what_is_accepted_beside_it_is_over_at_once_and_other_drift_stays() {
 }
 
 #[test]
+fn a_scan_that_an_accept_overtakes_ends_no_drift() {
+    let watch = QUICK.replace("full-scan-at-start = false", "full-scan-at-start = true");
+    // What is read slowly holds up what else is in its directory.
+    let host = Host::served().file("/srv/big", 0o644, vec![7; 2 << 20]);
+    let host = host.init_watched(&watch, "[scan]\nmax-rate = \"1MiB\"\n");
+    host.chmod("/etc/passwd", 0o600);
+    // More than is looked at one by one when a generation comes into force.
+    let count = 4_200;
+    (0..count).for_each(|number| host.write(format!("/srv/planted-{number}"), ""));
+    host.watched(&["check"]).exits(5);
+    let mut daemon = host.watch();
+    daemon.told("changed", "/etc/passwd");
+    host.watched(&["accept", "/etc/passwd"]).exits(0);
+    let is = |event: &Value| event["kind"] == "added";
+    daemon.until("all that is open", |events| events.iter().filter(|e| is(e)).count() >= count);
+    let is_over = |event: &&Value| {
+        event["kind"] == "resolved" && event["path"].as_str().unwrap().starts_with("/srv")
+    };
+    let all = daemon.end();
+    assert_eq!(all.iter().filter(is_over).count(), 0, "nothing of it is over");
+    // They and their directory.
+    assert_eq!(host.status()["open_drift"]["medium"]["objects"], count + 1);
+}
+
+#[test]
 fn a_second_daemon_is_refused_by_the_name_of_the_first() {
     let host = Host::served().init_watched(QUICK, "");
     let mut daemon = host.watch();

@@ -4,7 +4,7 @@ use super::super::ledger::{self, Sighting, Teller, Told};
 use super::super::pace::Turn;
 use super::super::stamp::Stamp;
 use super::order::{Answer, Looked, Order, Scanned, Source, path_key};
-use super::{Desk, Seen, Written};
+use super::{Desk, Written};
 use crate::journal::batch::Batch;
 use crate::journal::{self};
 use crate::model::event::{Event, Kind};
@@ -38,11 +38,7 @@ impl Desk {
                 }
             }
             Order::ScanBegins => self.scan = Some(Seen::default()),
-            Order::ScanEnds(scanned) => {
-                // What it saw was passed over, so that what it did not see says nothing.
-                let is_stale = self.is_stale(batch, scanned.generation, written);
-                self.scanned(batch, scanned, is_stale, stamp, written)?;
-            }
+            Order::ScanEnds(scanned) => self.scanned(batch, scanned, stamp, written)?,
             Order::Tell(event) => {
                 written.events.push(Arc::new(batch.append((**event).clone())?));
             }
@@ -153,11 +149,13 @@ impl Desk {
         &mut self,
         batch: &mut Batch<'_>,
         scanned: &Scanned,
-        is_stale: bool,
         stamp: &Stamp,
         written: &mut Written,
     ) -> Result<(), journal::Error> {
         let seen = self.scan.take().unwrap_or_default();
+        // What it saw since another generation is in force was not taken, so that it cannot say what
+        // it did not see.
+        let is_whole = scanned.is_whole && !self.is_stale(batch, scanned.generation, written);
         let is_in_scope = |path: &[u8]| {
             scanned.subtrees.is_empty()
                 || scanned.subtrees.iter().any(|top| name::is_below(path, top))
@@ -173,12 +171,7 @@ impl Desk {
             let is_seen = seen.by_scan.contains(&key)
                 || seen.by_look.contains(&key)
                 || seen.looked_below.iter().any(|top| name::is_below(&path, top));
-            if scanned.is_whole
-                && !is_stale
-                && !is_seen
-                && is_in_scope(&path)
-                && !is_unexamined(&path)
-            {
+            if is_whole && !is_seen && is_in_scope(&path) && !is_unexamined(&path) {
                 over.push((path, open));
             }
             Ok(())
@@ -194,7 +187,7 @@ impl Desk {
         for event in &scanned.events {
             written.events.push(Arc::new(batch.append(event.clone())?));
         }
-        if let Some(report) = scanned.complete.as_ref().filter(|_| !is_stale) {
+        if let Some(report) = scanned.complete.as_ref().filter(|_| is_whole) {
             batch.set_complete_check(report)?;
         }
         written.open = Some(count_open(batch)?);
