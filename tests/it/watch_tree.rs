@@ -197,6 +197,25 @@ fn swapped_and_put_back_is_told() {
 }
 
 #[test]
+fn swapped_and_put_back_again_and_again_is_told_later_but_told() {
+    let host = etc().init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    let time = modified(&host, "/etc/hosts");
+    let swap = || {
+        host.write("/etc/hosts", "evil host\n");
+        put_back(&host, "/etc/hosts", "localhost\n", time);
+    };
+    swap();
+    let is = |event: &serde_json::Value| {
+        (event["kind"] == "restored" || event["kind"] == "changed") && event["path"] == "/etc/hosts"
+    };
+    daemon.until("the first", |events| events.iter().any(is));
+    // The pause of this object is not over, and nothing happens to it afterwards.
+    swap();
+    daemon.until("the second", |events| events.iter().filter(|event| is(event)).count() == 2);
+}
+
+#[test]
 fn a_log_that_grows_is_silent_and_its_rotation_is_one_note() {
     let host = etc()
         .file("/var/log/messages", 0o640, "one\ntwo\n")

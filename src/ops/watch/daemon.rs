@@ -7,6 +7,7 @@ use super::beside::{Beside, Differing};
 use super::figures::Counts;
 use super::force::InForce;
 use super::look::Job;
+use super::put_off::PutOff;
 use super::start::{LOOKERS, Threads};
 use super::sweep::{Sweep, Swept};
 use super::{Outcome, Wake};
@@ -28,7 +29,7 @@ use crate::sys::stat::monotonic;
 use crate::watcher::calm::Calm;
 use crate::watcher::{Deed, Hint, Reach, Watcher};
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex};
@@ -86,8 +87,7 @@ pub(super) struct Daemon {
     flights: HashMap<u64, Flight>,
     last_flight: u64,
     /// Objects that are to be looked at again, by the time when.
-    pub(super) put_off: BTreeMap<Duration, Vec<Vec<u8>>>,
-    pub(super) put_off_count: usize,
+    pub(super) put_off: PutOff,
     pub(super) sweeping: Option<Sweep>,
     pub(super) wanted: Wanted,
     pub(super) timetable: Option<Timetable>,
@@ -151,8 +151,7 @@ impl Daemon {
             ready: VecDeque::new(),
             flights: HashMap::new(),
             last_flight: 0,
-            put_off: BTreeMap::new(),
-            put_off_count: 0,
+            put_off: PutOff::default(),
             sweeping: None,
             wanted: Wanted { check: config.full_scan_at_start, ..Wanted::default() },
             timetable: None,
@@ -338,11 +337,8 @@ impl Daemon {
             let interval = self.parts.notify.watchdog_interval();
             self.watchdog_at = interval.map(|interval| now + interval / 2);
         }
-        while let Some(entry) = self.put_off.first_entry().filter(|entry| *entry.key() <= now) {
-            for path in entry.remove() {
-                self.put_off_count -= 1;
-                self.calm.take(now, hint(path, Reach::Object));
-            }
+        for hint in self.put_off.due(now) {
+            self.calm.take(now, hint);
         }
         if self.sources_at.is_some_and(|at| at <= now) {
             self.sources_at = None;
@@ -400,7 +396,7 @@ impl Daemon {
             calm,
             lost.map(|lost| self.overcome_at(lost)),
             schedule,
-            self.put_off.keys().next().copied(),
+            self.put_off.next(),
             self.heartbeat_at,
             self.watchdog_at,
             self.fallback_at,
