@@ -475,3 +475,26 @@ fn hostile_names_in_a_storm_are_told_once_and_exactly() {
         assert_eq!(daemon.count("added", &format!("/etc/storm-{number}")), 1);
     }
 }
+
+#[test]
+fn what_fim_writes_into_the_watched_tree_wakes_it_not_for_ever() {
+    let host = Host::new()
+        .around()
+        .file("/root/etc/hosts", 0o644, "localhost\n")
+        .file("/events.jsonl", 0o600, "")
+        .rule("all", "config", "low", ["/"])
+        .init_watched_through(&[], QUICK, "");
+    let mut daemon = host.watch();
+    for number in 0..5 {
+        daemon.settle(&host, &format!("/root/etc/marker-{number}"));
+    }
+    assert_eq!(alerts_about(&mut daemon, "/events.jsonl"), "");
+    assert_eq!(alerts_about(&mut daemon, "/state"), "");
+    // Whoever else replaces the file of the sink is told.
+    host.rename("/events.jsonl", "/events.old");
+    host.write("/events.jsonl", "");
+    daemon.until("the sink's file", |_| {
+        let ran = host.watched(&["events", "list", "--format", "json"]);
+        ran.text().contains("/events.old")
+    });
+}

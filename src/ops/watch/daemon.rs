@@ -18,6 +18,7 @@ use crate::alert::helper::Helper;
 use crate::alert::stamp::Stamp;
 use crate::alert::way::Run;
 use crate::config::schedule::{Schedule, Timetable};
+use crate::config::sink::SinkKind;
 use crate::model::clock::rfc3339;
 use crate::model::event::{Event, Kind};
 use crate::model::name;
@@ -228,10 +229,23 @@ impl Daemon {
 
     /// Places the watches of what is in force.
     pub(super) fn adopt(&mut self) {
+        self.leave_out();
         let in_force = Arc::clone(&self.parts.in_force);
         let rules = &in_force.force.rules.rules;
         let told = self.parts.watcher.adopt(rules, Arc::clone(&in_force.selection));
         self.told(told);
+    }
+
+    /// Has the watcher leave out what this program writes all the time: what it writes because of
+    /// an event must not be the next one.
+    fn leave_out(&mut self) {
+        let Parts { context, in_force, watcher, .. } = &mut self.parts;
+        let sinks = in_force.force.config.sinks.0.iter();
+        let files = sinks.filter_map(|sink| match &sink.kind {
+            SinkKind::File { path } => Some(path.as_path()),
+            SinkKind::Syslog { .. } | SinkKind::Exec { .. } | SinkKind::Email { .. } => None,
+        });
+        watcher.leave_out(std::iter::once(context.state_path.as_path()).chain(files));
     }
 
     /// Runs until a signal ends it.
@@ -543,6 +557,7 @@ impl Daemon {
         }
         if old.force.config != next.force.config {
             self.plan();
+            self.leave_out();
             self.change_sinks(&old);
         }
         self.parts.beside.follow(&self.parts.context, &next);
