@@ -96,6 +96,15 @@ impl Pace {
     }
 }
 
+/// How often something was held back, as the end of a message.
+pub fn counted(held_back: u32) -> String {
+    match held_back {
+        0 => String::new(),
+        1 => "; once more since it was told last".to_owned(),
+        many => format!("; {many} times more since it was told last"),
+    }
+}
+
 fn key(path: &[u8]) -> u64 {
     let digest = blake3::hash(path);
     let mut first = [0; 8];

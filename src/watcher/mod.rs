@@ -21,6 +21,7 @@ mod tests;
 mod tree;
 mod walk;
 
+use crate::model::name;
 use crate::model::severity::Severity;
 use crate::policy::Rule;
 use crate::policy::selection::Selection;
@@ -32,6 +33,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tree::{NodeId, Tree};
@@ -179,6 +181,19 @@ impl Watcher {
         Ok((watcher, events))
     }
 
+    /// Changes what is left out: paths of the running system, of which those count that lie in the
+    /// checked one. Takes effect for what is watched from now on.
+    pub fn leave_out<'a>(&mut self, paths: impl Iterator<Item = &'a Path>) {
+        let top = self.top();
+        self.left_out = paths.filter_map(|path| inner(&top, real(path))).collect();
+    }
+
+    /// The root of the checked system, as a path of the running one.
+    fn top(&self) -> Vec<u8> {
+        let top = std::fs::read_link(open::proc_path(self.root.as_fd()));
+        top.map_or_else(|_| b"/".to_vec(), |path| path.into_os_string().into_vec())
+    }
+
     /// Makes the watches those of this selection: removes what it does not want, places what is
     /// missing, tries again what could not be placed. For the start, after a reload and after an
     /// overflow; what changed meanwhile is for a scan to find.
@@ -245,5 +260,28 @@ impl Watcher {
             here.handle = Some(Arc::clone(&handle));
         }
         Ok(handle)
+    }
+}
+
+/// A path whose directory is named without links, as events name it; as it is where that cannot be
+/// found out.
+fn real(path: &Path) -> Vec<u8> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let dir = open::root(parent.unwrap_or(Path::new(".")));
+    let dir = dir.and_then(|dir| std::fs::read_link(open::proc_path(dir.as_fd())));
+    match (dir, path.file_name()) {
+        (Ok(dir), Some(entry)) => name::join(name::bytes(&dir), entry.as_bytes()),
+        _ => name::bytes(path).to_vec(),
+    }
+}
+
+/// A path of the running system as one of the checked system at `top`; `None` if it lies elsewhere.
+fn inner(top: &[u8], path: Vec<u8>) -> Option<Vec<u8>> {
+    match top {
+        b"/" => Some(path),
+        top => {
+            let inner = path.strip_prefix(top)?;
+            inner.starts_with(b"/").then(|| inner.to_vec())
+        }
     }
 }

@@ -7,12 +7,10 @@ use super::event::look;
 use super::{Deed, Reach, Told, Watcher};
 use crate::model::name;
 use crate::policy::selection::Verdict;
-use crate::sys::open;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::ffi::OsStringExt as _;
 
 /// One mount: where, and the words by which it is told from another one there.
 type Mount = (Vec<u8>, Vec<u8>);
@@ -97,8 +95,7 @@ impl Watcher {
         if changed.is_empty() {
             return told;
         }
-        let top = std::fs::read_link(open::proc_path(self.root.as_fd()));
-        let top = top.map_or_else(|_| b"/".to_vec(), |path| path.into_os_string().into_vec());
+        let top = self.top();
         let mut done: Vec<Vec<u8>> = Vec::new();
         for point in changed {
             if name::is_below(&top, &point) {
@@ -106,13 +103,7 @@ impl Watcher {
                 look(b"/".to_vec(), Reach::Subtree, Deed::REPLACED, &mut told);
                 break;
             }
-            let inner = match top.as_slice() {
-                b"/" => point,
-                top => match point.strip_prefix(top) {
-                    Some(inner) if inner.starts_with(b"/") => inner.to_vec(),
-                    Some(_) | None => continue,
-                },
-            };
+            let Some(inner) = super::inner(&top, point) else { continue };
             if done.iter().any(|above| name::is_below(&inner, above)) {
                 continue;
             }

@@ -15,7 +15,7 @@ fn etc() -> Host {
 
 /// How often each path below `/etc` was told as added, by the journal.
 fn added_by_the_journal(host: &Host) -> BTreeMap<String, usize> {
-    let ran = host.watched(&["events", "list", "--format", "json"]).exits(0);
+    let ran = host.watched(&["events", "list", "--format", "ndjson"]).exits(0);
     let mut added = BTreeMap::new();
     for line in ran.text().lines() {
         let event: Value = serde_json::from_str(line).unwrap();
@@ -32,6 +32,50 @@ fn until_added(daemon: &mut Daemon, count: usize) {
     daemon.until(&format!("{count} added"), |events| {
         events.iter().filter(|event| event["kind"] == "added").count() >= count
     });
+}
+
+#[test]
+fn a_full_queue_is_told_with_its_span_and_nothing_is_missed() {
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    if !tool::missing(limit <= 50_000, "the queue of the kernel is too long to be filled") {
+        return;
+    }
+    let host = etc();
+    for number in 0..40 {
+        std::fs::create_dir_all(host.path(format!("/etc/dir-{number}"))).unwrap();
+    }
+    let host = host.init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    daemon.settle(&host, "/etc/before");
+    // Nothing is read while it stands still, so that the queue fills up: three events for a file.
+    daemon.signal(Signal::STOP);
+    let count = limit / 2;
+    for number in 0..count {
+        host.write(format!("/etc/dir-{}/file-{number}", number % 50), "x");
+    }
+    daemon.signal(Signal::CONT);
+    let event = daemon.tells("overflow");
+    assert_eq!(event["severity"], "high");
+    assert!(event["from"].as_str().unwrap() <= event["to"].as_str().unwrap(), "{event}");
+    assert!(event["reason"].as_str().unwrap().contains("max_queued_events"), "{event}");
+    until_added(&mut daemon, count + 11);
+    daemon.settle(&host, "/etc/after");
+    let added = added_by_the_journal(&host);
+    assert_eq!(added.len(), count + 12);
+    assert_eq!(added.values().max(), Some(&1));
+    // It came to its end, although everything that is open was looked at while it was scanned.
+    daemon.until("the end of what was wanted", |events| {
+        events.iter().any(|event| event["kind"] == "scan-done")
+    });
+    let scans = daemon.seen.iter().filter(|event| event["kind"] == "scan-done").count();
+    assert!(scans <= 3, "{scans} scans");
+    // Directories that were made meanwhile are watched.
+    for number in 0..50 {
+        host.write(format!("/etc/dir-{number}/later"), "x");
+        daemon.told("added", &format!("/etc/dir-{number}/later"));
+    }
+    host.watched(&["events", "verify"]).exits(0);
 }
 
 #[test]
@@ -196,6 +240,31 @@ fn drift_that_only_a_report_told_is_alerted_once() {
 }
 
 #[test]
+fn a_check_beside_the_daemon_tells_nothing_twice() {
+    let host = etc().init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    for round in 0..6 {
+        let storm = || {
+            for number in 0..50 {
+                host.write(format!("/etc/round-{round}/file-{number}"), "x");
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(storm);
+            let ran = host.watched(&["check", "--format", "json"]);
+            assert!(ran.code < 16, "{}", ran.story());
+        });
+        daemon.settle(&host, &format!("/etc/marker-{round}"));
+    }
+    until_added(&mut daemon, 6 * 52);
+    host.watched(&["check"]).exits(5);
+    let added = added_by_the_journal(&host);
+    let twice: Vec<_> = added.iter().filter(|(_, count)| **count > 1).collect();
+    assert_eq!((added.len(), twice), (6 * 52, Vec::new()));
+    assert_eq!(daemon.count("changed", "/etc"), 0, "{}", daemon.story());
+}
+
+#[test]
 fn what_is_mounted_over_is_told_and_watched_again_when_it_is_back() {
     let host = etc().file("/srv/data/file", 0o644, "x").file("/srv/data/sub/file", 0o644, "x");
     let host = host.rule("srv", "config", "high", ["/srv"]).init_watched(QUICK, "");
@@ -242,4 +311,45 @@ fn an_object_at_two_covered_places_is_told_at_both() {
     daemon.told("added", "/srv/one/last");
     daemon.settle(&host, "/etc/marker");
     assert_eq!(daemon.count("added", "/srv/two/last"), 0);
+}
+
+#[test]
+fn what_an_ordinary_user_may_not_read_is_told() {
+    if !kernel::can_be_nobody() {
+        return;
+    }
+    let host = etc().file("/srv/open/file", 0o644, "x").file("/srv/closed/file", 0o644, "x").rule(
+        "srv",
+        "config",
+        "high",
+        ["/srv"],
+    );
+    for path in ["/srv/open", "/srv/open/file", "/srv/closed", "/etc"] {
+        std::os::unix::fs::chown(host.path(path), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    host.give_away();
+    let nobody = NOBODY.to_string();
+    let through =
+        ["setpriv", "--reuid", nobody.as_str(), "--regid", nobody.as_str(), "--clear-groups"];
+    let host = host.init_watched_through(&through, QUICK, "");
+    // One cannot be read when the daemon starts, the other from some time on.
+    host.chmod("/srv/closed", 0o000);
+    let mut daemon = host.watch_through(&through);
+    let event = daemon.told("degraded", "/srv/closed");
+    assert!(event["reason"].as_str().unwrap().contains("ermission denied"), "{event}");
+    host.chmod("/srv/open", 0o000);
+    let event = daemon.told("degraded", "/srv/open");
+    assert!(event["reason"].as_str().unwrap().contains("ermission denied"), "{event}");
+    daemon.told("changed", "/srv/open");
+    host.write("/srv/closed/missed", "x");
+    host.write("/srv/open/missed", "x");
+    host.chmod("/srv/closed", 0o755);
+    host.chmod("/srv/open", 0o755);
+    daemon.told("added", "/srv/closed/missed");
+    daemon.told("added", "/srv/open/missed");
+    daemon.told("resolved", "/srv/open");
+    host.write("/srv/closed/later", "x");
+    host.write("/srv/open/later", "x");
+    daemon.told("added", "/srv/closed/later");
+    daemon.told("added", "/srv/open/later");
 }

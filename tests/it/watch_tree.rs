@@ -197,6 +197,25 @@ fn swapped_and_put_back_is_told() {
 }
 
 #[test]
+fn swapped_and_put_back_again_and_again_is_told_later_but_told() {
+    let host = etc().init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    let time = modified(&host, "/etc/hosts");
+    let swap = || {
+        host.write("/etc/hosts", "evil host\n");
+        put_back(&host, "/etc/hosts", "localhost\n", time);
+    };
+    swap();
+    let is = |event: &serde_json::Value| {
+        (event["kind"] == "restored" || event["kind"] == "changed") && event["path"] == "/etc/hosts"
+    };
+    daemon.until("the first", |events| events.iter().any(is));
+    // The pause of this object is not over, and nothing happens to it afterwards.
+    swap();
+    daemon.until("the second", |events| events.iter().filter(|event| is(event)).count() == 2);
+}
+
+#[test]
 fn a_log_that_grows_is_silent_and_its_rotation_is_one_note() {
     let host = etc()
         .file("/var/log/messages", 0o640, "one\ntwo\n")
@@ -455,4 +474,27 @@ fn hostile_names_in_a_storm_are_told_once_and_exactly() {
     for number in 0..500 {
         assert_eq!(daemon.count("added", &format!("/etc/storm-{number}")), 1);
     }
+}
+
+#[test]
+fn what_fim_writes_into_the_watched_tree_wakes_it_not_for_ever() {
+    let host = Host::new()
+        .around()
+        .file("/root/etc/hosts", 0o644, "localhost\n")
+        .file("/events.jsonl", 0o600, "")
+        .rule("all", "config", "low", ["/"])
+        .init_watched_through(&[], QUICK, "");
+    let mut daemon = host.watch();
+    for number in 0..5 {
+        daemon.settle(&host, &format!("/root/etc/marker-{number}"));
+    }
+    assert_eq!(alerts_about(&mut daemon, "/events.jsonl"), "");
+    assert_eq!(alerts_about(&mut daemon, "/state"), "");
+    // Whoever else replaces the file of the sink is told.
+    host.rename("/events.jsonl", "/events.old");
+    host.write("/events.jsonl", "");
+    daemon.until("the sink's file", |_| {
+        let ran = host.watched(&["events", "list", "--format", "json"]);
+        ran.text().contains("/events.old")
+    });
 }

@@ -1,10 +1,10 @@
 //! What an order becomes in a batch of the journal.
 
 use super::super::ledger::{self, Sighting, Teller, Told};
-use super::super::pace::Turn;
+use super::super::pace::{self, Turn};
 use super::super::stamp::Stamp;
-use super::order::{Answer, Looked, Order, Scanned, Source, path_key};
-use super::{Desk, Written};
+use super::order::{Answer, Equal, Looked, Order, Scanned, Source, path_key};
+use super::{Desk, Seen, Written};
 use crate::journal::batch::Batch;
 use crate::journal::{self};
 use crate::model::event::{Event, Kind};
@@ -85,13 +85,14 @@ impl Desk {
                 }
                 Source::Scan => {
                     scan.by_scan.insert(key);
-                    let below = scan.looked_below.iter();
-                    if scan.by_look.contains(&key)
-                        || below.clone().any(|top| name::is_below(&sighting.path, top))
-                    {
-                        // Somebody looked after the scan, or before it: only a new look tells.
+                    let mut below = scan.looked_below.iter();
+                    let is_looked_at = scan.by_look.contains(&key)
+                        || below.any(|top| name::is_below(&sighting.path, top));
+                    // Somebody looked after the scan, or before it: where they do not agree, only
+                    // a new look tells. Where they do, asking again would never come to an end.
+                    if is_looked_at && !is_known(batch, sighting)? {
                         let path = sighting.path.clone();
-                        written.answers.push(Answer::Again { path, wait: Duration::ZERO });
+                        written.answers.push(Answer::again(path, Duration::ZERO));
                         return Ok(());
                     }
                 }
@@ -102,7 +103,7 @@ impl Desk {
         match ledger::take(batch, sighting.clone(), Teller::Alert, false, pace)? {
             Told::Raised(event) => written.events.push(Arc::new(*event)),
             Told::Quiet => {}
-            Told::Later(wait) => written.answers.push(Answer::Again { path, wait }),
+            Told::Later(wait) => written.answers.push(Answer::again(path, wait)),
         }
         Ok(())
     }
@@ -115,19 +116,28 @@ impl Desk {
         written: &mut Written,
     ) -> Result<(), journal::Error> {
         if let Some(scan) = &mut self.scan {
-            scan.by_look.extend(looked.equal.iter().map(|(path, _)| path_key(path)));
+            scan.by_look.extend(looked.equal.iter().map(|equal| path_key(&equal.path)));
             scan.looked_below.extend(looked.subtrees.iter().cloned());
         }
         let resolved = |batch: &mut Batch<'_>, path: &[u8], open: &journal::drift::Open| {
             ledger::resolve(batch, path, open, |was| stamp.resolved(path, was))
         };
-        for (path, restored) in &looked.equal {
+        for Equal { path, deed, restored } in &looked.equal {
             let event = match (batch.open_at(path)?, restored) {
                 (Some(open), _) if looked.for_scans.contains(&open.rule) => None,
                 (Some(open), _) => resolved(batch, path, &open)?,
                 (None, Some(event)) => match self.pace.turn(path, self.started.elapsed()) {
-                    Turn::Now { .. } => Some(batch.append((**event).clone())?),
-                    Turn::Later(_) => None,
+                    Turn::Now { held_back } => {
+                        let mut event = (**event).clone();
+                        event.message.push_str(&pace::counted(held_back));
+                        Some(batch.append(event)?)
+                    }
+                    Turn::Later(wait) => {
+                        // It was told too recently, and is told all the same.
+                        let (path, deed) = (path.clone(), *deed);
+                        written.answers.push(Answer::Again { path, wait, deed });
+                        None
+                    }
                 },
                 (None, None) => None,
             };
@@ -195,6 +205,12 @@ impl Desk {
         written.events.push(Arc::new(batch.append(event)?));
         Ok(())
     }
+}
+
+/// Whether drift is open as it was seen.
+fn is_known(batch: &Batch<'_>, sighting: &Sighting) -> Result<bool, journal::Error> {
+    let open = batch.open_at(&sighting.path)?;
+    Ok(open.is_some_and(|open| open.kind == sighting.event.kind && open.digest == sighting.digest))
 }
 
 fn count_open(batch: &Batch<'_>) -> Result<BTreeMap<Severity, u64>, journal::Error> {

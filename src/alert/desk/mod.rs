@@ -461,7 +461,9 @@ impl Desk {
                     }
                 }
                 Order::Looked(looked) => {
-                    events.extend(looked.equal.into_iter().filter_map(|(_, event)| Some(*event?)));
+                    events.extend(
+                        looked.equal.into_iter().filter_map(|equal| Some(*equal.restored?)),
+                    );
                 }
                 Order::ScanBegins => self.scan = Some(Seen::default()),
                 Order::ScanEnds(scanned) => {
@@ -513,7 +515,7 @@ impl Desk {
             return;
         }
         for path in paths {
-            (self.answer)(Answer::Again { path, wait: Duration::ZERO });
+            (self.answer)(Answer::again(path, Duration::ZERO));
         }
     }
 

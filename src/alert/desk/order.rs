@@ -4,6 +4,7 @@ use super::super::board::Board;
 use super::super::dispatch::Request;
 use super::super::ledger::Sighting;
 use crate::model::event::Event;
+use crate::watcher::Deed;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,9 +66,8 @@ pub enum Order {
 /// What a look found, besides what was told as sightings.
 #[derive(Debug, Default)]
 pub struct Looked {
-    /// Objects that are as recorded, or are neither recorded nor there; with an event for those that
-    /// were touched nevertheless.
-    pub equal: Vec<(Vec<u8>, Option<Box<Event>>)>,
+    /// Objects that are as recorded, or are neither recorded nor there.
+    pub equal: Vec<Equal>,
     /// Subtrees that were looked at as a whole.
     pub subtrees: Vec<Vec<u8>>,
     /// Digests of the paths of what was seen in them: see [`path_key`].
@@ -77,6 +77,17 @@ pub struct Looked {
     pub for_scans: Vec<String>,
     /// The generation it was compared with.
     pub generation: u64,
+}
+
+/// An object that equals its record.
+#[derive(Debug)]
+pub struct Equal {
+    /// The object.
+    pub path: Vec<u8>,
+    /// What happened to it.
+    pub deed: Deed,
+    /// The event that tells it, if it was touched.
+    pub restored: Option<Box<Event>>,
 }
 
 /// What a scan came to.
@@ -105,6 +116,8 @@ pub enum Answer {
         path: Vec<u8>,
         /// The time.
         wait: Duration,
+        /// What happened to it and is not told yet, should it equal its record.
+        deed: Deed,
     },
     /// All of it is to be looked at again.
     AllAgain,
@@ -112,6 +125,13 @@ pub enum Answer {
     Sinks,
     /// The journal tells of a newer generation than something was compared with.
     Newer(u64),
+}
+
+impl Answer {
+    /// That an object is to be looked at again.
+    pub fn again(path: Vec<u8>, wait: Duration) -> Answer {
+        Answer::Again { path, wait, deed: Deed::default() }
+    }
 }
 
 /// A digest of a path, to remember many in little memory.

@@ -7,6 +7,7 @@ use super::beside::{Beside, Differing};
 use super::figures::Counts;
 use super::force::InForce;
 use super::look::Job;
+use super::put_off::PutOff;
 use super::start::{LOOKERS, Threads};
 use super::sweep::{Sweep, Swept};
 use super::{Outcome, Wake};
@@ -17,6 +18,7 @@ use crate::alert::helper::Helper;
 use crate::alert::stamp::Stamp;
 use crate::alert::way::Run;
 use crate::config::schedule::{Schedule, Timetable};
+use crate::config::sink::SinkKind;
 use crate::model::clock::rfc3339;
 use crate::model::event::{Event, Kind};
 use crate::model::name;
@@ -28,7 +30,7 @@ use crate::sys::stat::monotonic;
 use crate::watcher::calm::Calm;
 use crate::watcher::{Deed, Hint, Reach, Watcher};
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex};
@@ -89,8 +91,7 @@ pub(super) struct Daemon {
     flights: HashMap<u64, Flight>,
     last_flight: u64,
     /// Objects that are to be looked at again, by the time when.
-    pub(super) put_off: BTreeMap<Duration, Vec<Vec<u8>>>,
-    pub(super) put_off_count: usize,
+    pub(super) put_off: PutOff,
     pub(super) sweeping: Option<Sweep>,
     pub(super) wanted: Wanted,
     pub(super) timetable: Option<Timetable>,
@@ -156,8 +157,7 @@ impl Daemon {
             ready: VecDeque::new(),
             flights: HashMap::new(),
             last_flight: 0,
-            put_off: BTreeMap::new(),
-            put_off_count: 0,
+            put_off: PutOff::default(),
             sweeping: None,
             wanted: Wanted { check: config.full_scan_at_start, ..Wanted::default() },
             timetable: None,
@@ -235,10 +235,23 @@ impl Daemon {
 
     /// Places the watches of what is in force.
     pub(super) fn adopt(&mut self) {
+        self.leave_out();
         let in_force = Arc::clone(&self.parts.in_force);
         let rules = &in_force.force.rules.rules;
         let told = self.parts.watcher.adopt(rules, Arc::clone(&in_force.selection));
         self.told(told);
+    }
+
+    /// Has the watcher leave out what this program writes all the time: what it writes because of
+    /// an event must not be the next one.
+    fn leave_out(&mut self) {
+        let Parts { context, in_force, watcher, .. } = &mut self.parts;
+        let sinks = in_force.force.config.sinks.0.iter();
+        let files = sinks.filter_map(|sink| match &sink.kind {
+            SinkKind::File { path } => Some(path.as_path()),
+            SinkKind::Syslog { .. } | SinkKind::Exec { .. } | SinkKind::Email { .. } => None,
+        });
+        watcher.leave_out(std::iter::once(context.state_path.as_path()).chain(files));
     }
 
     /// Runs until a signal ends it.
@@ -349,11 +362,8 @@ impl Daemon {
             let interval = self.parts.notify.watchdog_interval();
             self.watchdog_at = interval.map(|interval| now + interval / 2);
         }
-        while let Some(entry) = self.put_off.first_entry().filter(|entry| *entry.key() <= now) {
-            for path in entry.remove() {
-                self.put_off_count -= 1;
-                self.calm.take(now, hint(path, Reach::Object));
-            }
+        for hint in self.put_off.due(now) {
+            self.calm.take(now, hint);
         }
         if self.sources_at.is_some_and(|at| at <= now) {
             self.sources_at = None;
@@ -411,7 +421,7 @@ impl Daemon {
             calm,
             lost.map(|lost| self.overcome_at(lost)),
             schedule,
-            self.put_off.keys().next().copied(),
+            self.put_off.next(),
             self.heartbeat_at,
             self.watchdog_at,
             self.fallback_at,
@@ -559,6 +569,7 @@ impl Daemon {
         }
         if old.force.config != next.force.config {
             self.plan();
+            self.leave_out();
             self.change_sinks(&old);
         }
         self.parts.beside.follow(&self.parts.context, &next);

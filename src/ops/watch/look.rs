@@ -4,7 +4,7 @@ use super::super::alerts;
 use super::super::scan::{self};
 use super::super::{Context, Error};
 use super::force::InForce;
-use crate::alert::desk::order::{Looked, Order, Source, path_key};
+use crate::alert::desk::order::{Equal, Looked, Order, Source, path_key};
 use crate::alert::stamp::Stamp;
 use crate::drift::examine::Visit;
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
@@ -176,7 +176,8 @@ pub(super) fn look(
         for (path, deed) in own.into_iter().chain(replaced).chain(within) {
             if !seen.contains(&path_key(path)) {
                 let event = restored(in_force, &stamp, path, deed)?;
-                looked.equal.push((path.clone(), event.map(Box::new)));
+                let restored = event.map(Box::new);
+                looked.equal.push(Equal { path: path.clone(), deed, restored });
             }
         }
     }

@@ -18,6 +18,7 @@ mod force;
 pub mod live;
 mod look;
 mod news;
+mod put_off;
 mod sinks;
 mod start;
 mod sweep;

@@ -9,9 +9,6 @@ use crate::model::severity::Severity;
 use crate::sys::inotify::{self, Raw};
 use crate::watcher::{Reach, Told};
 
-/// Looks that are put off; with more of them everything is scanned instead.
-const PUT_OFF: usize = 16_384;
-
 /// Events about places that are not watched, before they are only counted.
 const BLIND_TOLD: usize = 32;
 
@@ -98,13 +95,10 @@ impl Daemon {
 
     pub(super) fn answered(&mut self, answer: Answer) {
         match answer {
-            Answer::Again { path, wait } => {
-                if self.put_off_count >= PUT_OFF {
+            Answer::Again { path, wait, deed } => {
+                if !self.put_off.take(self.now() + wait, &path, deed) {
                     self.wanted.everything = true;
-                    return;
                 }
-                self.put_off_count += 1;
-                self.put_off.entry(self.now() + wait).or_default().push(path);
             }
             Answer::AllAgain => self.wanted.everything = true,
             Answer::Sinks => self.touch_status(),
