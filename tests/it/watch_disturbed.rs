@@ -249,12 +249,12 @@ fn events_that_were_dropped_before_a_sink_took_them_are_named() {
     daemon.tells("started");
     std::fs::rename(&logs, &gone).unwrap();
     // More than is kept in memory.
-    for round in 0..15 {
-        for number in 0..150 {
+    for round in 0..9 {
+        for number in 0..800 {
             host.place(&format!("/srv/{round}-{number}"));
         }
         let is = |event: &&Value| event["kind"] == "added";
-        daemon.until("a storm", |events| events.iter().filter(is).count() == 150 * (round + 1));
+        daemon.until("a storm", |events| events.iter().filter(is).count() == 800 * (round + 1));
     }
     std::fs::rename(&gone, &logs).unwrap();
     let label = format!("sink file {}: events ", file.to_str().unwrap());
