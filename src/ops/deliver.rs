@@ -4,9 +4,9 @@
 //! is not taken waits in the journal for the daemon or the next command.
 
 use super::{Context, mail};
-use crate::alert::dispatch;
 use crate::alert::program::Direct;
-use crate::alert::way;
+use crate::alert::way::{self, Run};
+use crate::alert::{self, dispatch};
 use crate::config::sink::{Sink, SinkKind};
 use crate::config::{Config, Sinks};
 use crate::journal::{self, Journal};
@@ -15,6 +15,7 @@ use crate::state::StateDir;
 use crate::state::error::StateError;
 use crate::state::lock::Lock;
 use crate::sys::stat::monotonic;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,21 @@ pub fn deliver(context: &Context, state: &StateDir, config: &Config, before: u64
     }
 }
 
+/// Runs programs for a command, which does not wait longer than it delivers.
+struct Briefly;
+
+impl Run for Briefly {
+    fn run(
+        &self,
+        program: &Path,
+        arguments: &[String],
+        input: &[u8],
+        timeout: Duration,
+    ) -> Result<(), alert::Error> {
+        Direct.run(program, arguments, input, timeout.min(TIME))
+    }
+}
+
 fn attempt(state: &StateDir, config: &Config, before: u64) -> Result<Vec<String>, journal::Error> {
     let _lock = match lock(state) {
         Ok(lock) => lock,
@@ -61,7 +77,7 @@ fn attempt(state: &StateDir, config: &Config, before: u64) -> Result<Vec<String>
             // The report is mailed itself.
             SinkKind::Email { .. } => positions.push((sink.label(), journal.head()?.seq)),
             SinkKind::Syslog { .. } | SinkKind::File { .. } | SinkKind::Exec { .. } => {
-                let way = way::open(sink, &host, Arc::new(Direct));
+                let way = way::open(sink, &host, Arc::new(Briefly));
                 sinks.push((sink, way, position.unwrap_or(before)));
             }
         }

@@ -230,7 +230,7 @@ fn drift_that_only_a_report_told_is_alerted_once() {
     host.watched(&["check"]).exits(5);
     let mut daemon = host.watch();
     let open = daemon.tells("open-drift");
-    assert_eq!(open["message"], "2 objects are open");
+    assert_eq!(open["message"], "3 objects are open");
     assert_eq!(daemon.alerts(), "");
     // What is over is told although it was opened in another life.
     host.remove("/etc/planted");

@@ -216,15 +216,14 @@ fn is_known(batch: &Batch<'_>, sighting: &Sighting) -> Result<bool, journal::Err
 fn count_open(batch: &Batch<'_>) -> Result<BTreeMap<Severity, u64>, journal::Error> {
     let mut counts = BTreeMap::new();
     batch.each_open(|_, open| {
-        if !open.follows {
-            *counts.entry(open.severity).or_default() += 1;
-        }
+        *counts.entry(open.severity).or_default() += 1;
         Ok(())
     })?;
     Ok(counts)
 }
 
-/// Number and digest of what is open, so that silence can be checked from outside.
+/// Number and digest of what is open, so that silence can be checked from outside. What only follows
+/// from entries below counts, as it does in a report.
 ///
 /// The digest is BLAKE3 over each object's path, a NUL, its kind, a NUL and the digest of its
 /// difference, in the order of the paths.
@@ -232,11 +231,9 @@ fn open_drift(batch: &Batch<'_>, stamp: &Stamp) -> Result<Event, journal::Error>
     let mut hasher = blake3::Hasher::new();
     let mut count: u64 = 0;
     batch.each_open(|path, open| {
-        if !open.follows {
-            count += 1;
-            hasher.update(&path).update(b"\0").update(open.kind.word().as_bytes());
-            hasher.update(b"\0").update(&open.digest);
-        }
+        count += 1;
+        hasher.update(&path).update(b"\0").update(open.kind.word().as_bytes());
+        hasher.update(b"\0").update(&open.digest);
         Ok(())
     })?;
     let message = match count {
