@@ -2,8 +2,10 @@
 
 use crate::alert::ledger::Sighting;
 use crate::alert::stamp::Stamp;
+use crate::model::attribute::Attribute;
 use crate::model::change::{Change, Finding, Place, What};
 use crate::model::event::Kind;
+use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::model::severity::Severity;
 use crate::policy::Rule;
@@ -102,18 +104,29 @@ fn sighting(
 }
 
 /// What tells one difference of an object from another. What follows from others is no part of it,
-/// unless there is nothing else; that it follows never is.
+/// unless there is nothing else; that it follows never is. Of a directory that was added, times and
+/// sizes follow from what is put into it.
 fn difference(kind: Kind, attributes: &[AttributeEntry]) -> [u8; 32] {
     let all_follow = attributes.iter().all(|entry| entry.follows);
+    let is_new_dir = kind == Kind::Added && attributes.iter().any(is_directory);
+    let may_follow = |entry: &AttributeEntry| {
+        Attribute::from_key(&entry.name).is_some_and(|attribute| attribute.row().follows)
+    };
     let plain: Vec<AttributeEntry> = attributes
         .iter()
-        .filter(|entry| all_follow || !entry.follows)
+        .filter(|entry| if is_new_dir { !may_follow(entry) } else { all_follow || !entry.follows })
         .map(|entry| AttributeEntry { follows: false, ..entry.clone() })
         .collect();
     let mut hasher = blake3::Hasher::new();
     serde_json::to_writer(&mut hasher, &(kind, &plain))
         .expect("hashing does not fail, and every difference has a JSON form");
     *hasher.finalize().as_bytes()
+}
+
+fn is_directory(entry: &AttributeEntry) -> bool {
+    let word = ObjectType::Dir.word();
+    entry.name == Attribute::Type.key()
+        && matches!(&entry.new, Some(AttributeValue::Text(text)) if text == word)
 }
 
 /// What differs, in words: values that say something to people, names of the others.
