@@ -219,7 +219,8 @@ impl Desk {
         self.board.close();
         // Those that are not done are sent again with the same numbers at the next start.
         self.board.wait_until_finished(Duration::from_millis(600));
-        self.saved_at = self.started;
+        // Positions are due now, however short the time since they were noted last.
+        self.saved_at = monotonic().checked_sub(PAUSE).unwrap_or(self.started);
         self.write(Vec::new());
     }
 
@@ -357,7 +358,8 @@ impl Desk {
         Ok(written)
     }
 
-    /// Hands on what others wrote, or leaves it to the couriers to ask for it if it is much.
+    /// Hands on what others wrote, or leaves it to the couriers to ask for it if it is much. What
+    /// they saw may be over by now: it is looked at again.
     fn publish_foreign(
         &self,
         journal: &Journal,
@@ -369,6 +371,12 @@ impl Desk {
             let page = dispatch::page(journal, after)?;
             events = page.events;
             events.retain(|event| event.seq <= up_to);
+            let seen = events.iter().filter(|event| event.rule.is_some());
+            for path in seen.filter_map(|event| event.path_bytes()) {
+                (self.answer)(Answer::again(path.into_owned(), Duration::ZERO));
+            }
+        } else {
+            (self.answer)(Answer::AllAgain);
         }
         self.board.publish(&events, up_to);
         Ok(())
