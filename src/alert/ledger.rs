@@ -60,9 +60,18 @@ pub fn judge(
             let untold = teller == Teller::Alert && open.alert == 0 && !open.follows && !follows;
             if untold { Verdict::Raise } else { Verdict::Still }
         }
+        // It is told that it is not as recorded; what it is now is told once it holds still.
+        Some(open) if kind == Kind::Unstable && is_different(open.kind) && open.alert > 0 => {
+            Verdict::Still
+        }
         Some(_) | None if follows => Verdict::Silent,
         Some(_) | None => Verdict::Raise,
     }
+}
+
+/// Whether drift of this kind says that an object is there and is not as recorded.
+fn is_different(kind: Kind) -> bool {
+    kind == Kind::Added || kind == Kind::Changed
 }
 
 /// What became of a sighting.
@@ -205,12 +214,13 @@ mod tests {
 
     #[test]
     fn one_alert_for_one_drift() {
-        use Kind::{Added, Changed, Removed};
+        use Kind::{Added, Changed, Degraded, Removed, Unstable};
         use Teller::{Alert, Report};
         use Verdict::{Raise, Silent, Still};
         let told = open(Changed, 1, false, 7);
         let reported = open(Changed, 1, false, 0);
         let following = open(Changed, 1, true, 0);
+        let removed = open(Removed, 1, false, 7);
         let cases = [
             // Nothing open.
             (None, Changed, 1, false, Alert, Raise),
@@ -231,6 +241,13 @@ mod tests {
             (Some(&following), Changed, 1, true, Alert, Still),
             (Some(&following), Changed, 2, false, Alert, Raise),
             (Some(&told), Changed, 2, true, Alert, Silent),
+            // It does not hold still, or cannot be examined.
+            (Some(&told), Unstable, 2, false, Alert, Still),
+            (Some(&told), Unstable, 2, false, Report, Still),
+            (Some(&reported), Unstable, 2, false, Alert, Raise),
+            (Some(&following), Unstable, 2, false, Alert, Raise),
+            (Some(&removed), Unstable, 2, false, Alert, Raise),
+            (Some(&told), Degraded, 2, false, Alert, Raise),
         ];
         for (open, kind, digest, follows, teller, expected) in cases {
             let verdict = judge(open, kind, &[digest; 32], follows, teller);

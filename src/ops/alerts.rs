@@ -2,8 +2,10 @@
 
 use crate::alert::ledger::Sighting;
 use crate::alert::stamp::Stamp;
+use crate::model::attribute::Attribute;
 use crate::model::change::{Change, Finding, Place, What};
 use crate::model::event::{Differences, Kind};
+use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::model::severity::Severity;
 use crate::policy::Rule;
@@ -99,9 +101,15 @@ fn sighting(
     };
     let told = json(&attributes);
     // What follows from others does not tell one difference from another, unless there is nothing
-    // else; that it follows never does.
-    let plain = attributes.iter().any(|entry| entry.follows).then(|| {
-        let told = attributes.iter().filter(|entry| follows || !entry.follows).cloned();
+    // else; that it follows never does. Of a directory that was added, times and sizes follow from
+    // what is put into it.
+    let is_new_dir = kind == Kind::Added && attributes.iter().any(is_directory);
+    let plain = (is_new_dir || attributes.iter().any(|entry| entry.follows)).then(|| {
+        let tells = |entry: &&AttributeEntry| match is_new_dir {
+            true => !may_follow(entry),
+            false => follows || !entry.follows,
+        };
+        let told = attributes.iter().filter(tells).cloned();
         json(&told.map(|entry| AttributeEntry { follows: false, ..entry }).collect::<Vec<_>>())
     });
     let digest = difference(kind, plain.as_ref().unwrap_or(&told));
@@ -114,6 +122,16 @@ fn difference(kind: Kind, differences: &Differences) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(kind.word().as_bytes()).update(b"\0").update(differences.text().as_bytes());
     *hasher.finalize().as_bytes()
+}
+
+fn may_follow(entry: &AttributeEntry) -> bool {
+    Attribute::from_key(&entry.name).is_some_and(|attribute| attribute.row().follows)
+}
+
+fn is_directory(entry: &AttributeEntry) -> bool {
+    let word = ObjectType::Dir.word();
+    entry.name == Attribute::Type.key()
+        && matches!(&entry.new, Some(AttributeValue::Text(text)) if text == word)
 }
 
 /// What differs, in words: values that say something to people, names of the others.

@@ -10,6 +10,7 @@ use crate::alert::ledger::{self, Teller};
 use crate::alert::stamp::Stamp;
 use crate::config::Config;
 use crate::journal::batch::Batch;
+use crate::journal::drift::Open;
 use crate::journal::{self, Journal, Origin};
 use crate::model::event::{Event, Kind};
 use crate::model::name;
@@ -100,11 +101,16 @@ fn drift(
     report: &Report,
     teller: Teller,
 ) -> Result<(), journal::Error> {
+    // What a daemon saw while this check was on its way, it knows better.
+    let is_newer = |open: &Open| teller == Teller::Alert && open.last_seen >= report.started;
     let mut found = BTreeSet::new();
     for change in &report.changes {
         let mut sighting = alerts::of_change(stamp, change);
         sighting.event.report = Some(report.id.clone());
         found.insert(sighting.path.clone());
+        if batch.open_at(&sighting.path)?.is_some_and(|open| is_newer(&open)) {
+            continue;
+        }
         ledger::take(batch, sighting, teller, true, None)?;
     }
     let unexamined: BTreeSet<Vec<u8>> =
@@ -119,7 +125,8 @@ fn drift(
     let mut over = Vec::new();
     batch.each_open(|path, open| {
         // What could not be examined is neither resolved nor seen.
-        if !found.contains(&path) && is_in_scope(&path) && !is_unexamined(&path) {
+        let is_over = !found.contains(&path) && is_in_scope(&path) && !is_unexamined(&path);
+        if is_over && !is_newer(&open) {
             over.push((path, open));
         }
         Ok(())

@@ -137,7 +137,7 @@ fn a_journal_that_is_damaged_or_gone_is_told_and_a_new_one_begins() {
         // Nobody writes to it at the same time.
         host.settled();
         damage(&host);
-        host.place("/etc/planted");
+        host.put_in_place("/etc/planted", "x");
         daemon.told("added", "/etc/planted");
         let event = daemon.degraded("journal.db: ");
         assert_eq!((&event["severity"], &event["seq"]), (&"high".into(), &1.into()), "{what}");
@@ -251,7 +251,7 @@ fn events_that_were_dropped_before_a_sink_took_them_are_named() {
     // More than is kept in memory.
     for round in 0..9 {
         for number in 0..800 {
-            host.place(&format!("/srv/{round}-{number}"));
+            host.put_in_place(&format!("/srv/{round}-{number}"), "x");
         }
         let is = |event: &&Value| event["kind"] == "added";
         daemon.until("a storm", |events| events.iter().filter(is).count() == 800 * (round + 1));

@@ -4,7 +4,9 @@
 use crate::support::daemon::{Daemon, QUICK};
 use crate::support::host::Host;
 use crate::support::tool;
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Everything below `/etc` is watched, and a bystander lies in it.
@@ -197,6 +199,50 @@ fn swapped_and_put_back_is_told() {
 }
 
 #[test]
+fn a_directory_moved_away_and_back_is_told() {
+    let host = etc()
+        .file("/srv/tree/sub/file", 0o644, "x")
+        .rule("tree", "config", "high", ["/srv/tree"])
+        .init_watched(&unhurried(), "");
+    let mut daemon = host.watch();
+    host.rename("/srv/tree", "/srv/away");
+    host.rename("/srv/away", "/srv/tree");
+    let event = daemon.told("restored", "/srv/tree");
+    assert!(event["message"].as_str().unwrap().contains("moved or removed"), "{event}");
+    host.write("/srv/tree/sub/later", "x");
+    daemon.told("added", "/srv/tree/sub/later");
+    assert_eq!(
+        alerts_about(&mut daemon, "/srv/tree"),
+        "restored /srv/tree\nadded /srv/tree/sub/later\n"
+    );
+}
+
+#[test]
+fn paths_longer_than_the_kernel_takes_are_watched() {
+    let host = etc().init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    let level = "d".repeat(255);
+    let deep = host.deep("/srv/deep", &level, 30);
+    host.rename("/srv/deep", "/etc/deep");
+    let end = format!("/etc/deep{}/end", format!("/{level}").repeat(30));
+    daemon.told("added", &end);
+    // Something happens at the end of it.
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+    let open = |dir: &std::os::fd::OwnedFd, name: &str| {
+        rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty()).unwrap()
+    };
+    let mut here = std::os::fd::OwnedFd::from(File::open(host.path("/etc/deep")).unwrap());
+    for _ in 0..30 {
+        here = open(&here, &level);
+    }
+    rustix::fs::mkdirat(&here, "later", rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+    daemon.told("added", &end.replace("/end", "/later"));
+    drop(daemon);
+    host.rename("/etc/deep", "/srv/deep");
+    drop(deep);
+}
+
+#[test]
 fn swapped_and_put_back_again_and_again_is_told_later_but_told() {
     let host = etc().init_watched(QUICK, "");
     let mut daemon = host.watch();
@@ -382,20 +428,41 @@ fn what_a_directory_drifted_by_itself_is_told_once_and_so_is_its_end() {
     daemon.tells("open-drift");
     host.chmod("/etc", 0o700);
     daemon.told("changed", "/etc");
-    host.write("/etc/added", "x");
+    host.put_in_place("/etc/added", "x");
     daemon.told("added", "/etc/added");
     daemon.end();
     // No pause of the last daemon holds, and its times are others than those that were told.
-    host.write("/etc/more", "x");
+    host.put_in_place("/etc/more", "x");
     let mut daemon = host.watch();
     daemon.told("added", "/etc/more");
     daemon.tells("open-drift");
-    assert_eq!(alerts_about(&mut daemon, "/etc"), "added /etc/more\n");
+    assert_eq!(alerts_about(&mut daemon, "/etc"), "added /etc/more\n", "{}", daemon.story());
     // What is left of its drift follows from what lies in it.
     host.chmod("/etc", 0o755);
     daemon.told("resolved", "/etc");
     host.chmod("/etc", 0o711);
     daemon.told("changed", "/etc");
+}
+
+#[test]
+fn a_new_directory_that_fills_is_told_once() {
+    let scan = QUICK.replace("full-scan-at-start = false", "full-scan-at-start = true");
+    let host = etc().init_watched(&scan, "");
+    let mut daemon = host.watch();
+    daemon.tells("open-drift");
+    std::fs::create_dir(host.path("/etc/new")).unwrap();
+    daemon.told("added", "/etc/new");
+    std::fs::create_dir(host.path("/etc/new/sub")).unwrap();
+    daemon.told("added", "/etc/new/sub");
+    daemon.end();
+    // No pause of the last daemon holds.
+    host.put_in_place("/etc/new/file", "x");
+    let mut daemon = host.watch();
+    daemon.told("added", "/etc/new/file");
+    daemon.tells("open-drift");
+    assert_eq!(alerts_about(&mut daemon, "/etc"), "added /etc/new/file\n");
+    host.chmod("/etc/new", 0o777);
+    daemon.told("added", "/etc/new");
 }
 
 #[test]
@@ -443,9 +510,9 @@ fn hostile_names_in_a_storm_are_told_once_and_exactly() {
         &long,
     ];
     for number in 0..500 {
-        host.write(format!("/etc/storm-{number}"), "x");
+        host.put_in_place(format!("/etc/storm-{number}"), "x");
         if let Some(name) = names.get(number / 50).filter(|_| number % 50 == 0) {
-            host.named("/etc", name);
+            host.put_in_place(OsStr::from_bytes(&[b"/etc/", *name].concat()), "x");
         }
     }
     daemon.until("all of them", |events| {

@@ -89,6 +89,15 @@ impl Host {
         std::fs::rename(self.path(from), self.path(to)).unwrap();
     }
 
+    /// Puts a file in its place at once, so that nobody sees it half written.
+    pub fn put_in_place(&self, path: impl AsRef<OsStr>, content: &str) {
+        let beside = self.scratch().join("beside");
+        std::fs::write(&beside, content).unwrap();
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::rename(beside, path).unwrap();
+    }
+
     /// Appends to a file.
     pub fn append(&self, path: &str, more: &str) {
         use std::io::Write as _;

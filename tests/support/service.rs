@@ -73,13 +73,6 @@ impl Host {
         ran.json().as_array().unwrap().clone()
     }
 
-    /// Makes a file that is whole when it appears.
-    pub fn place(&self, path: &str) {
-        let beside = self.scratch().join("placed");
-        std::fs::write(&beside, "x").unwrap();
-        std::fs::rename(beside, self.path(path)).unwrap();
-    }
-
     /// Waits until all sinks have all events, and the journal knows it.
     #[track_caller]
     pub fn settled(&self) {

@@ -100,7 +100,9 @@ impl Desk {
         }
         let path = sighting.path.clone();
         let pace = Some((&mut self.pace, self.started.elapsed()));
-        match ledger::take(batch, sighting.clone(), Teller::Alert, false, pace)? {
+        // A check beside the daemon must not believe that what is seen meanwhile is over.
+        let is_noted = source == Source::Look;
+        match ledger::take(batch, sighting.clone(), Teller::Alert, is_noted, pace)? {
             Told::Raised(event) => written.events.push(Arc::new(*event)),
             Told::Quiet => {}
             Told::Later(wait) => written.answers.push(Answer::again(path, wait)),

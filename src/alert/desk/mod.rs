@@ -391,7 +391,8 @@ impl Desk {
         text
     }
 
-    /// Hands on what others wrote, or leaves it to the couriers to ask for it if it is much.
+    /// Hands on what others wrote, or leaves it to the couriers to ask for it if it is much. What
+    /// they saw may be over by now: it is looked at again.
     fn publish_foreign(
         &self,
         journal: &Journal,
@@ -403,6 +404,12 @@ impl Desk {
             let page = dispatch::page(journal, after)?;
             events = page.events;
             events.retain(|event| event.seq <= up_to);
+            let seen = events.iter().filter(|event| event.rule.is_some());
+            for path in seen.filter_map(|event| event.path_bytes()) {
+                (self.answer)(Answer::again(path.into_owned(), Duration::ZERO));
+            }
+        } else {
+            (self.answer)(Answer::AllAgain);
         }
         self.board.publish(&events, up_to);
         Ok(())
