@@ -251,7 +251,7 @@ fn events_that_were_dropped_before_a_sink_took_them_are_named() {
     // More than is kept in memory.
     for round in 0..9 {
         for number in 0..800 {
-            host.put_in_place(&format!("/srv/{round}-{number}"), "x");
+            host.put_in_place(format!("/srv/{round}-{number}"), "x");
         }
         let is = |event: &&Value| event["kind"] == "added";
         daemon.until("a storm", |events| events.iter().filter(is).count() == 800 * (round + 1));

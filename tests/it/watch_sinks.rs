@@ -133,7 +133,7 @@ fn one_change_arrives_on_every_transport_in_the_same_words() {
 #[track_caller]
 fn disturb(host: &Host, daemon: &mut Daemon, word: &str, count: usize) {
     for number in 0..count {
-        host.put_in_place(&format!("/srv/{word}-{number}"), "x");
+        host.put_in_place(format!("/srv/{word}-{number}"), "x");
     }
     for number in 0..count {
         daemon.told("added", &format!("/srv/{word}-{number}"));
@@ -253,7 +253,7 @@ fn a_storm_under_one_rule_becomes_a_summary_where_a_sink_asks_for_it() {
     let host = host.init_watched(QUICK, &file_sink(&few, "max-per-minute = 5"));
     let mut daemon = host.watch();
     for number in 0..300 {
-        host.put_in_place(&format!("/srv/{number:03}"), "x");
+        host.put_in_place(format!("/srv/{number:03}"), "x");
     }
     let is = |event: &&Value| event["kind"] == "added";
     daemon.until("300 alerts", |events| events.iter().filter(is).count() == 300);
