@@ -71,9 +71,27 @@ pub enum IoPriority {
     None,
 }
 
+/// How changes are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// By inotify(7).
+    Inotify,
+}
+
+impl Backend {
+    /// Its word in the configuration and in the status.
+    pub fn word(self) -> &'static str {
+        match self {
+            Backend::Inotify => "inotify",
+        }
+    }
+}
+
 /// How the watcher works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
+    /// How changes are noticed.
+    pub backend: Backend,
     /// Quiet time before an object is examined.
     pub debounce: Duration,
     /// Longest time until an object is examined, however busy it is; not below `debounce`.
@@ -122,6 +140,7 @@ impl Default for Scan {
 impl Default for Watch {
     fn default() -> Watch {
         Watch {
+            backend: Backend::Inotify,
             debounce: Duration::from_millis(200),
             max_delay: Duration::from_secs(1),
             schedule: "15 3 * * *".to_owned(),
@@ -249,7 +268,12 @@ fn read_watch<'t>(sheet: &mut Sheet<'t, '_>, mut table: Table<'t>) -> Watch {
     let delay = sheet.string(&mut table, "max-delay");
     let max_delay =
         delay.as_ref().and_then(|given| sheet.parsed("max-delay", given, measure::duration));
+    let backends = [Backend::Inotify].map(|backend| (backend.word(), backend));
     let watch = Watch {
+        backend: sheet
+            .string(&mut table, "backend")
+            .and_then(|given| sheet.word(&given, "backend", &backends))
+            .unwrap_or(default.backend),
         debounce: debounce.unwrap_or(default.debounce),
         // A longer debounce alone is not wrong: the delay goes along.
         max_delay: max_delay.unwrap_or(default.max_delay.max(debounce.unwrap_or_default())),
@@ -398,6 +422,7 @@ mod tests {
                     io_priority: BestEffort,
                 },
                 watch: Watch {
+                    backend: Inotify,
                     debounce: 200ms,
                     max_delay: 1s,
                     schedule: "15 3 * * *",

@@ -107,7 +107,7 @@ impl Daemon {
             started: self.counts.since.map(rfc3339).unwrap_or_default(),
             updated: rfc3339(now),
             generation: self.parts.in_force.generation(),
-            backend: "inotify".to_owned(),
+            backend: self.parts.in_force.force.config.watch.backend.word().to_owned(),
             watches: self.parts.watcher.watches() as u64,
             max_watches: limits.max_user_watches,
             max_queued_events: limits.max_queued_events,

@@ -379,3 +379,28 @@ fn sweeper(
         .map_err(cannot("threads", "raise the limit of processes"))?;
     Ok(sweeps)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_dies_is_told_with_its_name() {
+        let (wakes, woken) = mpsc::channel();
+        let threads = Threads { wakes };
+        threads.start("ends", || "it had enough".to_owned()).unwrap();
+        threads.start_quiet("panics", || std::panic::resume_unwind(Box::new(()))).unwrap();
+        threads.start_quiet("done", || ()).unwrap();
+        drop(threads);
+        let mut ended: Vec<(String, String)> = woken
+            .iter()
+            .map(|wake| match wake {
+                Wake::Ended { thread, cause } => (thread, cause),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        ended.sort();
+        let told = [("ends", "it had enough"), ("panics", "it panicked")];
+        assert_eq!(ended, told.map(|(thread, cause)| (thread.to_owned(), cause.to_owned())));
+    }
+}
