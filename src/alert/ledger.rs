@@ -21,8 +21,6 @@ pub struct Sighting {
     pub digest: [u8; 32],
     /// Whether all of it only follows from entries below, which are told themselves.
     pub follows: bool,
-    /// Whether all of it would follow, if entries below were added or removed.
-    pub may_follow: bool,
     /// The event that tells it.
     pub event: Event,
 }
@@ -99,11 +97,8 @@ pub fn take(
     is_noted: bool,
     pace: Option<(&mut Pace, Duration)>,
 ) -> Result<Told, journal::Error> {
-    let Sighting { path, digest, mut follows, may_follow, mut event } = sighting;
+    let Sighting { path, digest, follows, mut event } = sighting;
     let open = batch.open_at(&path)?;
-    if may_follow && !follows {
-        follows = batch.is_disturbed(&path)?;
-    }
     let kind = event.kind;
     let verdict = judge(open.as_ref(), kind, &digest, follows, teller);
     let row = |alert: u64, event: &Event| Open {

@@ -93,23 +93,6 @@ impl Batch<'_> {
         each_open(&self.transaction, each)
     }
 
-    /// Whether something that is open in a directory was added to it or removed from it.
-    pub fn is_disturbed(&self, dir: &[u8]) -> Result<bool, Error> {
-        let (first, last) = below(dir);
-        let mut statement = self.transaction.prepare_cached(
-            "SELECT path FROM open_drift
-             WHERE path > ?1 AND path < ?2 AND kind IN ('added', 'removed')",
-        )?;
-        let mut rows = statement.query((&first, &last))?;
-        while let Some(row) = rows.next()? {
-            let path: Vec<u8> = row.get(0)?;
-            if !path[first.len()..].contains(&b'/') {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Opens drift, or says that it was seen again.
     pub fn put_open(&mut self, path: &[u8], open: &Open) -> Result<(), Error> {
         self.transaction

@@ -3,7 +3,7 @@
 use crate::alert::ledger::Sighting;
 use crate::alert::stamp::Stamp;
 use crate::model::attribute::Attribute;
-use crate::model::change::{Change, Finding, Place, What};
+use crate::model::change::{Change, Finding, What};
 use crate::model::event::{Differences, Kind};
 use crate::model::facts::ObjectType;
 use crate::model::name;
@@ -40,18 +40,8 @@ pub fn of_finding(
                 }
                 Change::Removed { recorded: None } | Change::Changed { .. } => change,
             };
-            let may_follow = match change {
-                Change::Changed { differences, .. } => {
-                    finding.place == Place::Own
-                        && !differences.is_empty()
-                        && differences.iter().all(|d| d.attribute.row().follows)
-                }
-                Change::Added { .. } | Change::Removed { .. } => false,
-            };
             let (kind, entries) = (build::kind(shown), build::attributes(shown));
-            let mut sighting = sighting(stamp, kind, entries, (&rule.name, rule.severity), path);
-            sighting.may_follow = may_follow;
-            Some(sighting)
+            Some(sighting(stamp, kind, entries, (&rule.name, rule.severity), path))
         }
         What::Unexamined(unexamined) if unexamined.is_vanished() => None,
         What::Unexamined(unexamined) => {
@@ -62,7 +52,7 @@ pub fn of_finding(
             let mut event = stamp.event(kind, rule.severity, message).about(&path);
             event.rule = Some(rule.name.clone());
             event.reason = Some(unexamined.cause.clone());
-            Some(Sighting { path, digest, follows: false, may_follow: false, event })
+            Some(Sighting { path, digest, follows: false, event })
         }
         What::Equal { .. } | What::Rotated { .. } => None,
     }
@@ -114,7 +104,7 @@ fn sighting(
     });
     let digest = difference(kind, plain.as_ref().unwrap_or(&told));
     event.attributes = Some(told);
-    Sighting { path, digest, follows, may_follow: false, event }
+    Sighting { path, digest, follows, event }
 }
 
 /// What tells one difference of an object from another.

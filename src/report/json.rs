@@ -6,7 +6,7 @@
 //! make another report, but not one with the same ID.
 //!
 //! No control, bidirectional or invisible character stands in the text as itself; JSON's own
-//! `\uXXXX` says the same to every reader.
+//! `\u` with four digits says the same to every reader.
 
 use super::{ChangeEntry, FORMAT, Report};
 use crate::model::name;

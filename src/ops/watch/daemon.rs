@@ -42,6 +42,9 @@ const TOGETHER: usize = 1_024;
 /// How long the loop sleeps at most, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
+/// Wakes that are heard before what is due is done.
+const WAKES: usize = 32;
+
 /// How long the end of a storm is waited for, after events were lost, before everything is scanned.
 const LONGEST_STORM: Duration = Duration::from_secs(5);
 
@@ -93,6 +96,8 @@ pub(super) struct Daemon {
     /// Objects that are to be looked at again, by the time when.
     pub(super) put_off: PutOff,
     pub(super) sweeping: Option<Sweep>,
+    /// A scan that could not be made.
+    failed: Option<Sweep>,
     pub(super) wanted: Wanted,
     pub(super) timetable: Option<Timetable>,
     pub(super) heartbeat_at: Option<Duration>,
@@ -159,6 +164,7 @@ impl Daemon {
             last_flight: 0,
             put_off: PutOff::default(),
             sweeping: None,
+            failed: None,
             wanted: Wanted { check: config.full_scan_at_start, ..Wanted::default() },
             timetable: None,
             heartbeat_at: None,
@@ -271,11 +277,14 @@ impl Daemon {
                     return Err(Error::Other("fim watch: all its threads ended".to_owned()));
                 }
             };
+            // Only so many: in a storm that does not end, what is due is done all the same.
+            let mut heard = 0;
             while let Some(wake) = woken {
                 if let Some(outcome) = self.woke(wake)? {
                     return Ok(outcome);
                 }
-                woken = self.parts.woken.try_recv().ok();
+                heard += 1;
+                woken = (heard < WAKES).then(|| self.parts.woken.try_recv().ok()).flatten();
             }
         }
     }
@@ -388,6 +397,11 @@ impl Daemon {
         }
         if self.fallback_at.is_some_and(|at| at <= now) {
             self.fallback_at = None;
+            match self.failed.take() {
+                Some(Sweep::Check) => self.wanted.check = true,
+                Some(Sweep::Everything) => self.wanted.everything = true,
+                Some(Sweep::Places(_)) | None => {}
+            }
             self.wanted.places =
                 self.parts.watcher.blind().map(|(path, _)| path.to_vec()).collect();
         }
@@ -525,6 +539,7 @@ impl Daemon {
             Err(Error::Baseline(_)) => self.verify_again()?,
             Err(_) => {
                 // It was told; it is tried again, but not at once.
+                self.failed = sweep;
                 self.fallback_at.get_or_insert(self.now() + FALLBACK);
             }
         }
