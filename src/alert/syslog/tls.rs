@@ -25,8 +25,9 @@ const CERTIFICATES_LIMIT: u64 = 4 << 20;
 /// before the server has judged it; a server that lets it in sends tickets at once.
 const VERDICT: Duration = Duration::from_millis(500);
 
-/// How long is waited when a connection is closed until the receiver has read everything.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// How long is waited when a connection is closed until the receiver has read everything; a busy one
+/// takes its time, and what it has not read would be lost.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A stream over TLS.
 pub(super) struct Tls {
