@@ -143,7 +143,9 @@ impl Rsyslog {
 
     /// What it says about itself.
     fn log(&self) -> String {
-        std::fs::read_to_string(self.at("errors")).unwrap_or_default()
+        ["errors", "own.log"]
+            .map(|name| std::fs::read_to_string(self.at(name)).unwrap_or_default())
+            .concat()
     }
 
     #[track_caller]
@@ -270,7 +272,7 @@ if $syslogtag startswith "fim" then {{
     action(type="omfile" file="{records}" template="parsed")
     if $msgid == "-" then action(type="omfile" file="{old}" template="RSYSLOG_TraditionalFileFormat")
     else action(type="omfile" file="{new}" template="RSYSLOG_SyslogProtocol23Format")
-}}
+}} else if $syslogtag startswith "rsyslogd" then action(type="omfile" file="{own}")
 "#,
         work = at(""),
         ca = certificate("ca.pem"),
@@ -282,6 +284,7 @@ if $syslogtag startswith "fim" then {{
         records = at("records"),
         old = at("old.log"),
         new = at("new.log"),
+        own = at("own.log"),
     )
     .unwrap();
     text
