@@ -3,6 +3,7 @@
 
 use super::compare::compare;
 use super::examine::{Examination, Job, Row, Surroundings, Task, Visiting, lock, unexamined};
+use super::waiting::Entry;
 use crate::baseline;
 use crate::baseline::rows::Recorded;
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
@@ -30,6 +31,24 @@ pub(super) struct Observation {
     pub(super) trouble: Option<String>,
     /// What is recorded; outer `None` if nothing is.
     pub(super) recorded: Option<Recorded>,
+}
+
+/// Which object of a directory is judged. Its name is copied only when there is something to tell.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Which<'n> {
+    /// The directory itself.
+    Own,
+    /// The entry of this name.
+    Entry(&'n [u8]),
+}
+
+impl Which<'_> {
+    fn place(self) -> Place {
+        match self {
+            Which::Own => Place::Own,
+            Which::Entry(name) => Place::Entry(name.into()),
+        }
+    }
 }
 
 /// What is recorded besides what is compared: the type always; size, times and inode where there is
@@ -96,8 +115,8 @@ impl Examination<'_> {
         let answer = match hint {
             // The directory is examined by its own job, when it is open.
             Hint::Dir => match crate::sys::stat::at(visiting.dir.fd(), name) {
-                Ok(stat) => Answer { facts: Some(Facts::new(stat)), trouble: None },
-                Err(error) => Answer { facts: None, trouble: Some(probe::cause(&error)) },
+                Ok(stat) => Answer::of(Facts::new(stat)),
+                Err(error) => Answer::partly(None, &error),
             },
             Hint::File | Hint::Other | Hint::Unknown => {
                 let question = Question {
@@ -105,7 +124,8 @@ impl Examination<'_> {
                     recorded: recorded.and_then(Option::as_ref),
                     look: self.input.scope.look,
                 };
-                probe::probe(visiting.dir.fd(), name, hint, question, self.tools)
+                let contents = &mut task.waiting.contents;
+                probe::probe(visiting.dir.fd(), (name, hint), question, self.tools, contents)
             }
         };
         let Some(stat) = answer.facts.as_ref().map(|facts| facts.stat) else {
@@ -137,13 +157,19 @@ impl Examination<'_> {
         };
         match rule.filter(|rule| self.input.selection.admits(*rule, stat.object_type)) {
             Some(rule) => {
-                let Answer { facts, trouble } = answer;
+                let Answer { facts, trouble, waits } = answer;
                 let observation = Observation { rule, attributes, facts, trouble, recorded };
-                let place = Place::Entry(name.to_bytes().into());
-                self.judge_in(visiting, place, observation, &mut task.findings);
+                if waits {
+                    task.waiting.push(Entry::new(visiting, index, observation));
+                    return self.settle_if_full(&mut task.waiting);
+                }
+                self.judge_in(visiting, name.to_bytes(), observation, &mut task.findings);
                 Ok(())
             }
             None => {
+                if answer.waits {
+                    task.waiting.contents.pop();
+                }
                 self.coverage.left_out_by_type(rule);
                 if let Some(recorded) = recorded {
                     self.removed_entry(visiting, name.to_bytes(), recorded, &mut task.findings);
@@ -320,14 +346,14 @@ impl Examination<'_> {
         let recorded = job.recorded.clone();
         let facts = Some(facts);
         let observation = Observation { rule, attributes, facts, trouble: None, recorded };
-        self.judge(&job.name, Place::Own, observation, false, findings);
+        self.judge(&job.name, Which::Own, observation, false, findings);
     }
 
     /// Judges an entry, and notes what it means for its directory.
-    fn judge_in(
+    pub(super) fn judge_in(
         &self,
-        visiting: &Arc<Visiting>,
-        place: Place,
+        visiting: &Visiting,
+        name: &[u8],
         observation: Observation,
         findings: &mut Vec<Finding>,
     ) {
@@ -335,12 +361,12 @@ impl Examination<'_> {
         let replaced = if growing { replaced(&observation) } else { None };
         let suspect = replaced.map(|change| Finding {
             dir: Arc::clone(&visiting.name),
-            place: place.clone(),
+            place: Place::Entry(name.into()),
             rule: observation.rule,
             what: What::Change(change),
         });
         let before = findings.len();
-        self.judge(&visiting.name, place, observation, false, findings);
+        self.judge(&visiting.name, Which::Entry(name), observation, false, findings);
         if self.input.baseline.is_none() {
             return;
         }
@@ -365,7 +391,7 @@ impl Examination<'_> {
     pub(super) fn judge(
         &self,
         dir: &Arc<DirName>,
-        place: Place,
+        which: Which<'_>,
         observation: Observation,
         disturbed: bool,
         findings: &mut Vec<Finding>,
@@ -387,7 +413,7 @@ impl Examination<'_> {
             {
                 self.unrecorded(
                     dir,
-                    &place,
+                    which,
                     rule,
                     (recorded, &observed, attributes),
                     &mut differences,
@@ -401,13 +427,13 @@ impl Examination<'_> {
                 (self.input.scope.tell_equal, differences.is_empty(), &trouble, recorded)
             {
                 let what = What::Equal { recorded: recorded.clone(), observed: observed.clone() };
-                findings.push(Finding { dir: Arc::clone(dir), place: place.clone(), rule, what });
+                findings.push(Finding { dir: Arc::clone(dir), place: which.place(), rule, what });
             }
             if !unexaminable_still && (newly_examined || !differences.is_empty()) {
                 let change = Change::Changed { recorded: recorded.clone(), observed, differences };
                 findings.push(Finding {
                     dir: Arc::clone(dir),
-                    place: place.clone(),
+                    place: which.place(),
                     rule,
                     what: What::Change(change),
                 });
@@ -416,13 +442,13 @@ impl Examination<'_> {
             let observed = Record::from_facts(facts, recorded_attributes(attributes));
             findings.push(Finding {
                 dir: Arc::clone(dir),
-                place: place.clone(),
+                place: which.place(),
                 rule,
                 what: What::Change(Change::Added { observed }),
             });
         }
         if let Some(cause) = trouble {
-            findings.push(unexamined(dir, place, rule, cause, object_type));
+            findings.push(unexamined(dir, which.place(), rule, cause, object_type));
         }
     }
 }
@@ -433,7 +459,7 @@ impl Examination<'_> {
     fn unrecorded(
         &self,
         dir: &Arc<DirName>,
-        place: &Place,
+        which: Which<'_>,
         rule: RuleIndex,
         (recorded, observed, attributes): (&Record, &Record, AttributeSet),
         differences: &mut Vec<Difference>,
@@ -444,7 +470,7 @@ impl Examination<'_> {
             return;
         }
         if differences.is_empty() {
-            self.coverage.unrecorded(dir, place, rule, missing);
+            self.coverage.unrecorded(dir, &which.place(), rule, missing);
             return;
         }
         differences.extend(missing.iter().map(|attribute| Difference {

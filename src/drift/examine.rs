@@ -6,7 +6,9 @@
 //! is found does not depend on which thread was faster, only the order in which it is told does.
 
 use super::coverage::Coverage;
+use super::entry::Which;
 use super::focus::Focus;
+use super::waiting::Waiting;
 use super::workers::Workers;
 use crate::baseline::rows::{DirRow, Reader, Recorded, Span};
 use crate::baseline::{self, Baseline};
@@ -45,7 +47,7 @@ pub struct Input<'a> {
 
 /// Takes what is found, from many threads at once.
 pub trait Visit: Sync {
-    /// Some findings of one directory, in no particular order.
+    /// Some findings, in no particular order.
     fn findings(&self, findings: Vec<Finding>);
 }
 
@@ -101,6 +103,7 @@ pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Resul
         root: Arc::new(root),
         objects: input.rules.iter().map(|_| AtomicU64::new(0)).collect(),
         coverage: Coverage::new(input),
+        waiting: super::workers::slots(&tools.settings),
         fatal: Mutex::new(None),
         stopped: AtomicBool::new(false),
     };
@@ -144,6 +147,8 @@ pub(super) struct Examination<'a> {
     pub(super) root: Arc<OpenDir>,
     pub(super) objects: Vec<AtomicU64>,
     pub(super) coverage: Coverage<'a>,
+    /// What waits to be hashed, of each thread.
+    pub(super) waiting: Vec<Mutex<Option<Waiting>>>,
     fatal: Mutex<Option<baseline::Error>>,
     stopped: AtomicBool,
 }
@@ -199,7 +204,8 @@ pub(super) struct Visiting {
     /// Findings about growing files, which may turn out to be rotations.
     pub(super) growing: Mutex<Vec<Finding>>,
     own: Option<Own>,
-    spans_left: AtomicUsize,
+    /// Spans not looked through yet, and entries that wait.
+    pub(super) left: AtomicUsize,
 }
 
 /// The directory itself, to be judged when its entries are.
@@ -222,7 +228,7 @@ impl<'a> Examination<'a> {
         }
     }
 
-    fn stop(&self, error: baseline::Error) {
+    pub(super) fn stop(&self, error: baseline::Error) {
         self.stopped.store(true, Ordering::Relaxed);
         lock(&self.fatal).get_or_insert(error);
     }
@@ -303,7 +309,7 @@ impl<'a> Examination<'a> {
             disturbed: AtomicBool::new(false),
             growing: Mutex::new(Vec::new()),
             own,
-            spans_left: AtomicUsize::new(spans),
+            left: AtomicUsize::new(spans),
             listing,
         });
         self.coverage.missing(&visiting);
@@ -394,7 +400,7 @@ impl<'a> Examination<'a> {
                 trouble: Some(cause.to_owned()),
                 recorded: job.recorded.clone(),
             };
-            self.judge(&job.name, Place::Own, verdict, false, &mut findings);
+            self.judge(&job.name, Which::Own, verdict, false, &mut findings);
         } else if let Some(rule) = self.input.selection.reaches(&job.ground) {
             // The directory itself is left out by its type; what lies in it is not.
             let dir = Some(ObjectType::Dir);
@@ -417,7 +423,8 @@ impl<'a> Examination<'a> {
         let listing = &visiting.listing;
         let first = number * SPAN_NAMES;
         let last = (first + SPAN_NAMES).min(listing.len());
-        let mut task = Task { findings: Vec::new(), jobs: Vec::new() };
+        let mut task =
+            Task { findings: Vec::new(), jobs: Vec::new(), waiting: self.take_waiting() };
         match (self.input.baseline, visiting.row) {
             (Some(baseline), Some(row)) => {
                 let reader = baseline.reader()?;
@@ -445,10 +452,9 @@ impl<'a> Examination<'a> {
         }
         // Order matters: findings are told before the directories below are visited, so that the
         // writer of a draft numbers parents before their children.
-        if visiting.spans_left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.finish(visiting, &mut task.findings)?;
-        }
+        self.done_with(visiting, &mut task.findings)?;
         self.tell(task.findings);
+        self.leave_waiting(task.waiting)?;
         match workers {
             Workers::Pool(scope) => {
                 for job in task.jobs {
@@ -512,12 +518,16 @@ impl<'a> Examination<'a> {
         advance(None, &mut next, task)
     }
 
-    /// Judges the directory itself, once all its entries are.
-    fn finish(
+    /// A span was looked through, or an entry that waited is judged: after the last one of them the
+    /// directory itself is.
+    pub(super) fn done_with(
         &self,
-        visiting: &Arc<Visiting>,
+        visiting: &Visiting,
         findings: &mut Vec<Finding>,
     ) -> Result<(), baseline::Error> {
+        if visiting.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return Ok(());
+        }
         let growing = std::mem::take(&mut *lock(&visiting.growing));
         if !growing.is_empty() {
             self.rotations(visiting, growing, findings);
@@ -532,7 +542,7 @@ impl<'a> Examination<'a> {
             };
             let disturbed = visiting.disturbed.load(Ordering::Acquire);
             let before = findings.len();
-            self.judge(&visiting.name, Place::Own, observation, disturbed, findings);
+            self.judge(&visiting.name, Which::Own, observation, disturbed, findings);
             // A hint about a directory, and not about what happened in it.
             if self.input.scope.look == Look::Hint && visiting.focus.is_narrow() && !disturbed {
                 self.follow_from_names(visiting, &mut findings[before..])?;
@@ -562,6 +572,7 @@ impl<'a> Examination<'a> {
 pub(super) struct Task {
     pub(super) findings: Vec<Finding>,
     pub(super) jobs: Vec<Job>,
+    pub(super) waiting: Waiting,
 }
 
 /// What the baseline has under the name of an entry.

@@ -12,4 +12,5 @@ mod focus;
 pub mod names;
 mod removed;
 mod rotated;
+mod waiting;
 mod workers;

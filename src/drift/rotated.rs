@@ -15,13 +15,12 @@ use crate::scan::directory;
 use crate::scan::probe::{self, Question};
 use crate::sys::open::Hint;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 impl Examination<'_> {
     /// Tells findings about growing files, those that only come from a rotation as such.
     pub(super) fn rotations(
         &self,
-        visiting: &Arc<Visiting>,
+        visiting: &Visiting,
         suspects: Vec<Finding>,
         findings: &mut Vec<Finding>,
     ) {
@@ -72,7 +71,7 @@ impl Examination<'_> {
     /// reads none of it and leaves that to the next scan.
     fn is_intact(
         &self,
-        visiting: &Arc<Visiting>,
+        visiting: &Visiting,
         recorded: &Record,
         rule: RuleIndex,
         now: &[u8],
@@ -84,7 +83,8 @@ impl Examination<'_> {
         let Ok(name) = directory::c_name(now) else { return false };
         let attributes = compared.with(Attribute::GrowingSize);
         let question = Question { attributes, recorded: Some(recorded), look: Look::Full };
-        let answer = probe::probe(visiting.dir.fd(), &name, Hint::Unknown, question, self.tools);
+        let entry = (name.as_c_str(), Hint::Unknown);
+        let answer = probe::probe_alone(visiting.dir.fd(), entry, question, self.tools);
         let (Some(facts), None) = (answer.facts, answer.trouble) else { return false };
         let observed = Record::from_facts(&facts, attributes);
         compare(Some(recorded), &observed, attributes).is_empty()

@@ -4,8 +4,11 @@
 //! ending threads would take longer than looking at it.
 
 use super::examine::{Error, Examination, Job};
+use super::waiting::Waiting;
 use crate::model::scope::{Extent, Places};
+use crate::scan::Settings;
 use std::cell::RefCell;
+use std::sync::Mutex;
 
 /// Objects that the calling thread looks at itself: starting threads takes longer than that.
 const FEW_OBJECTS: usize = 16;
@@ -35,9 +38,11 @@ impl Examination<'_> {
         if is_small(&self.input.scope.extent) {
             let jobs = RefCell::new(vec![job]);
             loop {
-                let Some(job) = jobs.borrow_mut().pop() else { return Ok(()) };
+                let Some(job) = jobs.borrow_mut().pop() else { break };
                 self.directory(job, Workers::Caller(&jobs));
             }
+            self.settle_all();
+            return Ok(());
         }
         let settings = self.tools.settings.clone();
         let pool = rayon::ThreadPoolBuilder::new()
@@ -50,8 +55,14 @@ impl Examination<'_> {
         // Not in place: the calling thread has no priorities of a scan, and is none of the pool
         // when a large file is spread over it.
         pool.scope(|scope| self.directory(job, Workers::Pool(scope)));
+        self.settle_all();
         Ok(())
     }
+}
+
+/// A place for what waits to be hashed, for each thread.
+pub(super) fn slots(settings: &Settings) -> Vec<Mutex<Option<Waiting>>> {
+    (0..threads(settings.threads)).map(|_| Mutex::default()).collect()
 }
 
 /// How many threads serve: cold scans wait for the disk, and waiting threads cost nothing.

@@ -5,6 +5,7 @@
 //! it. Holes are hashed without being read.
 
 use super::Tools;
+use super::together::Contents;
 use crate::model::facts::Digests;
 use blake3::hazmat::{self, ChainingValue, HasherExt as _, Mode};
 use rustix::fs::SeekFrom;
@@ -17,6 +18,10 @@ use std::time::Instant;
 
 /// Bytes of one read: as fast as mapping the file, and it stays in the second-level cache.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Largest file whose content waits to be hashed together with others: larger ones fill the lanes of
+/// the processor's registers by themselves.
+const SMALL_BYTES: u64 = 16 * 1024;
 
 /// Part of a large file that one core hashes by itself; a power of two of BLAKE3's chunks.
 const SUBTREE_BYTES: u64 = 4 * 1024 * 1024;
@@ -44,6 +49,12 @@ pub struct Wanted {
     pub sha256: bool,
     /// SHA-512.
     pub sha512: bool,
+}
+
+impl Wanted {
+    fn is_blake3_alone(self) -> bool {
+        self.blake3 && !self.sha256 && !self.sha512
+    }
 }
 
 /// What is known of a file before it is read.
@@ -112,7 +123,7 @@ pub fn of(
     tools: &Tools,
 ) -> io::Result<Digests> {
     let reader = Reader { fd, deadline, tools, holes: extent.may_have_holes() };
-    let only_blake3 = wanted.blake3 && !wanted.sha256 && !wanted.sha512;
+    let only_blake3 = wanted.is_blake3_alone();
     if only_blake3 && extent.size > 2 * SUBTREE_BYTES {
         return reader.parallel(extent);
     }
@@ -141,6 +152,45 @@ pub fn of(
     })
 }
 
+/// Whether a content is one of those that are read at once and hashed together: see [`Contents`].
+pub fn is_small(extent: Extent, wanted: Wanted) -> bool {
+    wanted.is_blake3_alone()
+        && (1..=SMALL_BYTES).contains(&extent.size)
+        && !extent.prefix_only
+        && !extent.may_have_holes()
+}
+
+/// Reads a small content and leaves hashing it to `contents`.
+///
+/// # Errors
+/// What pread(2) says; nothing is left then.
+pub fn read_small(fd: BorrowedFd<'_>, extent: Extent, contents: &mut Contents) -> io::Result<()> {
+    let size = usize::try_from(extent.size).unwrap_or(usize::MAX);
+    contents.push(size, |space| fill(space, |rest, offset| read_at(fd, rest, offset)))
+}
+
+/// Fills a space from the beginning of a file; returns how many bytes there were.
+fn fill(space: &mut [u8], read: impl Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < space.len() {
+        match read(&mut space[filled..], filled as u64)? {
+            0 => break,
+            got => filled += got,
+        }
+    }
+    Ok(filled)
+}
+
+fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match rustix::io::pread(fd, &mut *buffer, offset) {
+            Ok(got) => return Ok(got),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 struct Reader<'a> {
     fd: BorrowedFd<'a>,
     deadline: Instant,
@@ -150,16 +200,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        loop {
-            match rustix::io::pread(self.fd, &mut *buffer, offset) {
-                Ok(got) => {
-                    self.tools.consumed(got);
-                    return Ok(got);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let got = read_at(self.fd, buffer, offset)?;
+        self.tools.consumed(got);
+        Ok(got)
     }
 
     fn check_deadline(&self) -> io::Result<()> {
@@ -241,13 +284,7 @@ impl Reader<'_> {
     fn at_once(&self, extent: Extent) -> io::Result<Digests> {
         with_buffer(|buffer| {
             let size = usize::try_from(extent.size).unwrap_or(usize::MAX).min(buffer.len());
-            let mut filled = 0;
-            while filled < size {
-                match self.read(&mut buffer[filled..size], filled as u64)? {
-                    0 => break,
-                    got => filled += got,
-                }
-            }
+            let filled = fill(&mut buffer[..size], |rest, offset| self.read(rest, offset))?;
             let digest = blake3::hash(&buffer[..filled]);
             Ok(Digests { blake3: Some(*digest.as_bytes()), ..Digests::default() })
         })

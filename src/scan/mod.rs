@@ -6,6 +6,7 @@
 pub mod digest;
 pub mod directory;
 pub mod probe;
+pub mod together;
 
 use crate::sys::priority::{self, IoPriority};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +88,7 @@ impl Tools {
     }
 
     /// Counts bytes as read, and waits where a rate limit asks for it.
-    fn consumed(&self, bytes: usize) {
+    pub(crate) fn consumed(&self, bytes: usize) {
         let bytes = bytes as u64;
         let total = self.progress.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if self.settings.max_rate > 0 {

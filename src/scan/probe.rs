@@ -6,6 +6,7 @@
 
 use super::Tools;
 use super::digest::{self, Extent};
+use super::together::Contents;
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
 use crate::model::change::{UNSTABLE, VANISHED};
 use crate::model::clock;
@@ -49,11 +50,22 @@ pub struct Answer {
     pub facts: Option<Facts>,
     /// Why something, or everything, could not be learned.
     pub trouble: Option<String>,
+    /// Whether the content was read and waits, as the last one, to be hashed.
+    pub waits: bool,
 }
 
 impl Answer {
+    /// Everything that was asked.
+    pub fn of(facts: Facts) -> Answer {
+        Answer { facts: Some(facts), trouble: None, waits: false }
+    }
+
+    /// What could be learned in spite of some trouble.
+    pub fn partly(facts: Option<Facts>, error: &io::Error) -> Answer {
+        Answer { facts, trouble: Some(cause(error)), waits: false }
+    }
     fn nothing(error: &io::Error) -> Answer {
-        Answer { facts: None, trouble: Some(cause(error)) }
+        Answer::partly(None, error)
     }
 }
 
@@ -135,29 +147,48 @@ pub(crate) fn at_one_moment<T>(
     last.ok_or_else(unstable)
 }
 
-/// Examines the entry `entry` of an open directory.
+/// Examines the entry `entry` of an open directory. What a small file contains is left in `contents`.
 pub fn probe(
     dir: BorrowedFd<'_>,
-    entry: &CStr,
-    hint: Hint,
+    (entry, hint): (&CStr, Hint),
     question: Question<'_>,
     tools: &Tools,
+    contents: &mut Contents,
 ) -> Answer {
     let read = |attributes| reads(attributes, ObjectType::File);
     let result = match hint {
         Hint::File if question.look == Look::Fast && !opens(question.attributes) => {
-            probe_fast(dir, entry, question, tools)
+            probe_fast(dir, entry, question, tools, contents)
         }
         Hint::File if read(question.attributes) && question.look != Look::Names => {
-            probe_file(dir, entry, question, tools)
+            probe_file(dir, entry, question, tools, contents)
         }
         Hint::File => stat::at(dir, entry).and_then(|stat| match stat.object_type {
-            ObjectType::File => Ok(Answer { facts: Some(Facts::new(stat)), trouble: None }),
-            _ => probe_handle(dir, entry, question, tools),
+            ObjectType::File => Ok(Answer::of(Facts::new(stat))),
+            _ => probe_handle(dir, entry, question, tools, contents),
         }),
-        Hint::Dir | Hint::Other | Hint::Unknown => probe_handle(dir, entry, question, tools),
+        Hint::Dir | Hint::Other | Hint::Unknown => {
+            probe_handle(dir, entry, question, tools, contents)
+        }
     };
     result.unwrap_or_else(|error| Answer::nothing(&error))
+}
+
+/// Examines an entry, its content too.
+pub fn probe_alone(
+    dir: BorrowedFd<'_>,
+    entry: (&CStr, Hint),
+    question: Question<'_>,
+    tools: &Tools,
+) -> Answer {
+    let mut contents = Contents::new();
+    let mut answer = probe(dir, entry, question, tools, &mut contents);
+    tools.consumed(contents.bytes());
+    let digest = contents.digests().last().copied();
+    if let (true, Some(facts)) = (std::mem::take(&mut answer.waits), &mut answer.facts) {
+        facts.digests.blake3 = digest;
+    }
+    answer
 }
 
 /// Whether an object of this type has to be opened or read for these attributes.
@@ -180,19 +211,18 @@ fn probe_fast(
     entry: &CStr,
     question: Question<'_>,
     tools: &Tools,
+    contents: &mut Contents,
 ) -> io::Result<Answer> {
     let seen = stat::at(dir, entry)?;
     if seen.object_type != ObjectType::File {
-        return probe_handle(dir, entry, question, tools);
+        return probe_handle(dir, entry, question, tools, contents);
     }
     if digests_wanted(question.attributes).is_none() {
-        return Ok(Answer { facts: Some(Facts::new(seen)), trouble: None });
+        return Ok(Answer::of(Facts::new(seen)));
     }
     match unchanged_digests(question.recorded, &seen) {
-        Some(digests) => {
-            Ok(Answer { facts: Some(Facts { digests, ..Facts::new(seen) }), trouble: None })
-        }
-        None => probe_file(dir, entry, question, tools),
+        Some(digests) => Ok(Answer::of(Facts { digests, ..Facts::new(seen) })),
+        None => probe_file(dir, entry, question, tools, contents),
     }
 }
 
@@ -202,30 +232,34 @@ fn probe_handle(
     entry: &CStr,
     question: Question<'_>,
     tools: &Tools,
+    contents: &mut Contents,
 ) -> io::Result<Answer> {
     let handle = open::handle(dir, entry)?;
     let seen = stat::of(handle.as_fd())?;
     if question.look == Look::Names {
-        return Ok(Answer { facts: Some(Facts::new(seen)), trouble: None });
+        return Ok(Answer::of(Facts::new(seen)));
     }
     match seen.object_type {
         ObjectType::File if reads(question.attributes, ObjectType::File) => {
-            let answer = probe_file(dir, entry, question, tools)?;
-            match answer.facts.as_ref().is_none_or(|facts| facts.stat.same_object(&seen)) {
-                true => Ok(answer),
-                false => Err(moved()),
+            let answer = probe_file(dir, entry, question, tools, contents)?;
+            if answer.facts.as_ref().is_none_or(|facts| facts.stat.same_object(&seen)) {
+                return Ok(answer);
             }
+            if answer.waits {
+                contents.pop();
+            }
+            Err(moved())
         }
-        ObjectType::File | ObjectType::Dir => {
-            Ok(Answer { facts: Some(Facts::new(seen)), trouble: None })
-        }
+        ObjectType::File | ObjectType::Dir => Ok(Answer::of(Facts::new(seen))),
         _ => {
             let mut facts = Facts::new(seen);
             if seen.object_type == ObjectType::Symlink {
                 facts.link_target = Some(open::link_target(handle.as_fd())?.into_boxed_slice());
             }
-            let trouble = xattrs(Reach::Handle(handle.as_fd()), question.attributes, &mut facts);
-            Ok(Answer { facts: Some(facts), trouble: trouble.err().map(|error| cause(&error)) })
+            match xattrs(Reach::Handle(handle.as_fd()), question.attributes, &mut facts) {
+                Ok(()) => Ok(Answer::of(facts)),
+                Err(error) => Ok(Answer::partly(Some(facts), &error)),
+            }
         }
     }
 }
@@ -236,6 +270,7 @@ fn probe_file(
     entry: &CStr,
     question: Question<'_>,
     tools: &Tools,
+    contents: &mut Contents,
 ) -> io::Result<Answer> {
     let (fd, access) = match open::file(dir, entry) {
         Ok(opened) => opened,
@@ -244,10 +279,7 @@ fn probe_file(
             let seen = stat::at(dir, entry)?;
             let swapped = seen.object_type != ObjectType::File;
             let error = if swapped { moved() } else { error };
-            return Ok(Answer {
-                facts: (!swapped).then(|| Facts::new(seen)),
-                trouble: Some(cause(&error)),
-            });
+            return Ok(Answer::partly((!swapped).then(|| Facts::new(seen)), &error));
         }
     };
     let fd = fd.as_fd();
@@ -263,7 +295,12 @@ fn probe_file(
     let content = digests_wanted(question.attributes);
     let deadline = stat::monotonic() + tools.settings.max_object_time;
     let hold = if growing { Hold::Growing } else { Hold::Still };
+    let mut waits = false;
     let result = at_one_moment(fd, hold, seen, |before| {
+        // What was read before the object moved.
+        if std::mem::take(&mut waits) {
+            contents.pop();
+        }
         let mut facts = Facts::new(*before);
         if let Some(wanted) = content {
             let kept = match question.look {
@@ -278,6 +315,11 @@ fn probe_file(
             };
             facts.digests = match kept {
                 Some(digests) => digests,
+                None if digest::is_small(extent, wanted) => {
+                    digest::read_small(fd, extent, contents)?;
+                    waits = true;
+                    Digests::default()
+                }
                 None => digest::of(fd, extent, wanted, deadline, tools)?,
             };
         }
@@ -285,8 +327,13 @@ fn probe_file(
         Ok(facts)
     });
     match result {
-        Ok((facts, _)) => Ok(Answer { facts: Some(facts), trouble: None }),
-        Err(error) => Ok(Answer { facts: None, trouble: Some(cause(&error)) }),
+        Ok((facts, _)) => Ok(Answer { waits, ..Answer::of(facts) }),
+        Err(error) => {
+            if waits {
+                contents.pop();
+            }
+            Ok(Answer::nothing(&error))
+        }
     }
 }
 
