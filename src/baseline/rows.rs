@@ -3,7 +3,7 @@
 use super::Error;
 use super::schema::{self, UNEXAMINED};
 use crate::model::attribute::{Attribute, AttributeSet};
-use crate::model::facts::ObjectType;
+use crate::model::facts::{Facts, ObjectType};
 use crate::model::record::Record;
 use crate::model::value::{Stored, Value};
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -22,6 +22,67 @@ pub struct DirRow {
     pub name: Box<[u8]>,
     /// What is recorded about it; outer `None` if no rule covers it.
     pub recorded: Option<Recorded>,
+}
+
+/// The row of an entry that is no directory, read as far as somebody asks.
+#[derive(Clone, Copy)]
+pub struct EntryRow<'r> {
+    reader: &'r Reader,
+    row: &'r Row<'r>,
+}
+
+impl EntryRow<'_> {
+    /// Where the type stands; the attributes follow.
+    const FIRST: usize = 1;
+
+    /// All that is recorded.
+    pub fn recorded(&self) -> Result<Recorded, Error> {
+        let recorded = self.reader.recorded(self.row, EntryRow::FIRST)?;
+        recorded.ok_or_else(|| malformed("an entry's type"))
+    }
+
+    /// The recorded BLAKE3 of its content.
+    pub fn content(&self) -> Result<Option<[u8; 32]>, Error> {
+        let place = self.reader.attributes.position(Attribute::Content);
+        let Some(place) = place else { return Ok(None) };
+        match self.row.get_ref(EntryRow::FIRST + 1 + place)? {
+            ValueRef::Blob(digest) => Ok(digest.try_into().ok()),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether an object is recorded with just what `facts` say about the attributes of `compared`.
+    ///
+    /// A quick answer for the many objects that did not change, without a copy of anything: after
+    /// "yes" there is nothing to tell; "no" only means that it has to be looked at closely.
+    pub fn agrees(&self, facts: &Facts, compared: AttributeSet) -> Result<bool, Error> {
+        let object_type = facts.stat.object_type;
+        let columns = self.reader.attributes;
+        let is_type = ValueRef::Integer(i64::from(object_type.code()));
+        if self.row.get_ref(EntryRow::FIRST)? != is_type
+            || !compared.without(Attribute::Type).minus(columns).is_empty()
+        {
+            return Ok(false);
+        }
+        for (place, attribute) in columns.iter().enumerate() {
+            if !compared.contains(attribute) {
+                continue;
+            }
+            let row = attribute.row();
+            let seen = row.types.contains(object_type).then(|| (row.read)(facts)).flatten();
+            let column = self.row.get_ref(EntryRow::FIRST + 1 + place)?;
+            let is_same = match (seen.map(crate::model::value::ValueRef::stored), column) {
+                (None, ValueRef::Null) => true,
+                (Some(Stored::Integer(seen)), ValueRef::Integer(recorded)) => seen == recorded,
+                (Some(Stored::Blob(seen)), ValueRef::Blob(recorded)) => *seen == *recorded,
+                _ => false,
+            };
+            if !is_same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// Which names of a directory are read: from this one on, up to but without that one.
@@ -80,13 +141,22 @@ impl Reader {
         span: Span<'_>,
         mut each: impl FnMut(&[u8], Recorded) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.entry_rows(dir, span, |name, row| each(name, row.recorded()?))
+    }
+
+    /// The same, with what is recorded left where it is.
+    pub fn entry_rows<E: From<Error>>(
+        &self,
+        dir: i64,
+        span: Span<'_>,
+        mut each: impl FnMut(&[u8], EntryRow<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut statement = self.statement(&self.entries_sql)?;
         let to = span.to.unwrap_or(&ABOVE_ALL);
         let mut rows = statement.query(params![dir, span.from, to]).map_err(Error::from)?;
         while let Some(row) = rows.next().map_err(Error::from)? {
             let name = row.get_ref(0).map_err(Error::from)?.as_blob().map_err(malformed)?;
-            let recorded = self.recorded(row, 1)?.ok_or_else(|| malformed("an entry's type"))?;
-            each(name, recorded)?;
+            each(name, EntryRow { reader: self, row })?;
         }
         Ok(())
     }
@@ -125,17 +195,21 @@ impl Reader {
             if depth + 1 < components.len() {
                 return Ok(None);
             }
-            let mut after = component.to_vec();
-            after.push(0);
-            let mut found = None;
-            let span = Span { from: component, to: Some(&after) };
-            self.entries::<Error>(here.id, span, |_, recorded| {
-                found = Some(recorded);
-                Ok(())
-            })?;
-            return Ok(found);
+            return self.entry(here.id, component);
         }
         Ok(here.recorded)
+    }
+
+    /// What is recorded about the entry `name` of a directory, if it is no directory.
+    pub fn entry(&self, dir: i64, name: &[u8]) -> Result<Option<Recorded>, Error> {
+        let mut after = name.to_vec();
+        after.push(0);
+        let mut found = None;
+        self.entries::<Error>(dir, Span { from: name, to: Some(&after) }, |_, recorded| {
+            found = Some(recorded);
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// A value of the table `meta`.

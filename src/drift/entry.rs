@@ -5,12 +5,13 @@ use super::compare::compare;
 use super::examine::{Examination, Job, Row, Surroundings, Task, Visiting, lock, unexamined};
 use super::waiting::Entry;
 use crate::baseline;
-use crate::baseline::rows::Recorded;
+use crate::baseline::rows::{EntryRow, Recorded};
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
 use crate::model::change::{Change, Difference, Finding, Place, RuleIndex, What};
 use crate::model::facts::{Facts, ObjectType};
 use crate::model::name::DirName;
 use crate::model::record::Record;
+use crate::model::scope::Look;
 use crate::policy::selection::{Step, Verdict, Wants};
 use crate::scan::probe::{self, Answer, Question};
 use crate::sys::open::Hint;
@@ -82,12 +83,26 @@ impl Examination<'_> {
         }
     }
 
+    /// Whether what is recorded has to be known before an object is looked at.
+    fn is_needed_early(&self, rule: Option<RuleIndex>) -> bool {
+        let scope = self.input.scope;
+        let is_growing =
+            |rule| self.input.selection.attributes(rule).contains(Attribute::GrowingSize);
+        scope.tell_equal || scope.look == Look::Fast || rule.is_some_and(is_growing)
+    }
+
+    /// Counts an object as examined.
+    pub(super) fn count(&self, rule: RuleIndex) {
+        self.objects[rule.get()].fetch_add(1, Ordering::Relaxed);
+        self.tools.progress.objects.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Looks at one name of a directory and what is recorded under it.
     pub(super) fn entry(
         &self,
         visiting: &Arc<Visiting>,
         index: usize,
-        row: Row,
+        row: Row<'_>,
         task: &mut Task,
     ) -> Result<(), baseline::Error> {
         let (name, hint) = visiting.listing.get(index);
@@ -105,13 +120,13 @@ impl Examination<'_> {
         if rule.is_none() && !leads_on && matches!(hint, Hint::File | Hint::Other) {
             return self.gone(visiting, name, row, task);
         }
-        let recorded = match &row {
-            Row::None => None,
-            Row::Entry(recorded) => Some(recorded),
-            Row::Dir(dir) => dir.recorded.as_ref(),
+        let early = match self.is_needed_early(rule) {
+            true => row.recorded()?,
+            false => None,
         };
-        let attributes =
-            rule.map_or(AttributeSet::NONE, |rule| self.compared(rule, recorded, &visiting.place));
+        let attributes = rule.map_or(AttributeSet::NONE, |rule| {
+            self.compared(rule, early.as_ref(), &visiting.place)
+        });
         let answer = match hint {
             // The directory is examined by its own job, when it is open.
             Hint::Dir => match crate::sys::stat::at(visiting.dir.fd(), name) {
@@ -121,7 +136,7 @@ impl Examination<'_> {
             Hint::File | Hint::Other | Hint::Unknown => {
                 let question = Question {
                     attributes: recorded_attributes(attributes),
-                    recorded: recorded.and_then(Option::as_ref),
+                    recorded: early.as_ref().and_then(Option::as_ref),
                     look: self.input.scope.look,
                 };
                 let contents = &mut task.waiting.contents;
@@ -132,7 +147,7 @@ impl Examination<'_> {
             return self.untold(visiting, (name, step), rule, row, answer, task);
         };
         if stat.object_type == ObjectType::Dir {
-            let job = self.child(visiting, name, step, focus, stat, row, rule);
+            let job = self.child(visiting, name, step, focus, stat, row, rule)?;
             return self.plan(visiting, job, task);
         }
         if stat.object_type == ObjectType::Symlink {
@@ -150,17 +165,29 @@ impl Examination<'_> {
                 &mut task.findings,
             )?;
         }
-        let recorded = match row {
-            Row::None => None,
-            Row::Entry(recorded) => Some(recorded),
-            Row::Dir(dir) => dir.recorded,
-        };
         match rule.filter(|rule| self.input.selection.admits(*rule, stat.object_type)) {
             Some(rule) => {
+                let seen = match (&early, &row) {
+                    (None, Row::Entry(row)) => is_as_recorded(row, &answer, attributes)?,
+                    _ => AsRecorded::Unknown,
+                };
+                let expected = match seen {
+                    AsRecorded::All => {
+                        self.count(rule);
+                        return Ok(());
+                    }
+                    AsRecorded::But(content) => Some(content),
+                    AsRecorded::Unknown => None,
+                };
+                let recorded = match (expected, early) {
+                    (Some(_), _) => None,
+                    (None, Some(recorded)) => Some(recorded),
+                    (None, None) => row.recorded()?,
+                };
                 let Answer { facts, trouble, waits } = answer;
                 let observation = Observation { rule, attributes, facts, trouble, recorded };
                 if waits {
-                    task.waiting.push(Entry::new(visiting, index, observation));
+                    task.waiting.push(Entry::new(visiting, index, observation, expected));
                     return self.settle_if_full(&mut task.waiting);
                 }
                 self.judge_in(visiting, name.to_bytes(), observation, &mut task.findings);
@@ -171,7 +198,7 @@ impl Examination<'_> {
                     task.waiting.contents.pop();
                 }
                 self.coverage.left_out_by_type(rule);
-                if let Some(recorded) = recorded {
+                if let Some(recorded) = row.recorded()? {
                     self.removed_entry(visiting, name.to_bytes(), recorded, &mut task.findings);
                 }
                 Ok(())
@@ -184,13 +211,14 @@ impl Examination<'_> {
         &self,
         visiting: &Arc<Visiting>,
         name: &CStr,
-        row: Row,
+        row: Row<'_>,
         task: &mut Task,
     ) -> Result<(), baseline::Error> {
         match row {
             Row::None => Ok(()),
-            Row::Entry(recorded) => {
-                self.removed_entry(visiting, name.to_bytes(), recorded, &mut task.findings);
+            Row::Entry(row) => {
+                let name = name.to_bytes();
+                self.removed_entry(visiting, name, row.recorded()?, &mut task.findings);
                 Ok(())
             }
             Row::Dir(dir) => self.removed_directory(visiting, dir, &mut task.findings),
@@ -203,7 +231,7 @@ impl Examination<'_> {
         visiting: &Arc<Visiting>,
         (name, step): (&CStr, Step),
         rule: Option<RuleIndex>,
-        row: Row,
+        row: Row<'_>,
         answer: Answer,
         task: &mut Task,
     ) -> Result<(), baseline::Error> {
@@ -237,9 +265,9 @@ impl Examination<'_> {
         step: Step,
         focus: super::focus::Focus,
         stat: crate::model::facts::Stat,
-        row: Row,
+        row: Row<'_>,
         rule: Option<RuleIndex>,
-    ) -> Job {
+    ) -> Result<Job, baseline::Error> {
         self.coverage.matched(&step.starts);
         let selection = self.input.selection;
         let child = DirName::below(&visiting.name, name.to_bytes());
@@ -287,14 +315,14 @@ impl Examination<'_> {
         }
         let (row, recorded) = match row {
             Row::None => (None, None),
-            Row::Entry(recorded) => (None, Some(recorded)),
+            Row::Entry(row) => (None, Some(row.recorded()?)),
             Row::Dir(dir) => (Some(dir.id), dir.recorded),
         };
         let admitted = rule.filter(|rule| selection.admits(*rule, ObjectType::Dir));
         if admitted.is_none() {
             self.coverage.left_out_by_type(rule);
         }
-        Job {
+        Ok(Job {
             name: child,
             anchor: Some(visiting.anchor.clone()),
             rule: admitted,
@@ -306,7 +334,7 @@ impl Examination<'_> {
             stat,
             row,
             recorded,
-        }
+        })
     }
 
     /// Keeps a job for later, or judges its directory at once if it need not be opened.
@@ -397,8 +425,7 @@ impl Examination<'_> {
         findings: &mut Vec<Finding>,
     ) {
         let Observation { rule, attributes, facts, trouble, recorded } = observation;
-        self.objects[rule.get()].fetch_add(1, Ordering::Relaxed);
-        self.tools.progress.objects.fetch_add(1, Ordering::Relaxed);
+        self.count(rule);
         let object_type = facts.as_ref().map(|facts| facts.stat.object_type);
         if let (Some(facts), Some(recorded)) = (&facts, &recorded) {
             // With trouble, what needs more than a look is not known and not compared.
@@ -481,6 +508,33 @@ impl Examination<'_> {
         }));
         differences.sort_by_key(|difference| difference.attribute);
     }
+}
+
+/// What a quick look at a row says about an object.
+enum AsRecorded {
+    /// It is what is recorded.
+    All,
+    /// It is, if its content has this digest.
+    But([u8; 32]),
+    /// It has to be compared.
+    Unknown,
+}
+
+fn is_as_recorded(
+    row: &EntryRow<'_>,
+    answer: &Answer,
+    attributes: AttributeSet,
+) -> Result<AsRecorded, baseline::Error> {
+    let (Some(facts), None) = (&answer.facts, &answer.trouble) else {
+        return Ok(AsRecorded::Unknown);
+    };
+    if !answer.waits {
+        let agrees = row.agrees(facts, attributes)?;
+        return Ok(if agrees { AsRecorded::All } else { AsRecorded::Unknown });
+    }
+    let agrees = row.agrees(facts, attributes.without(Attribute::Content))?;
+    let content = if agrees { row.content()? } else { None };
+    Ok(content.map_or(AsRecorded::Unknown, AsRecorded::But))
 }
 
 /// A change without a difference: a growing file with another inode than the recorded one.

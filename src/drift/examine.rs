@@ -10,7 +10,7 @@ use super::entry::Which;
 use super::focus::Focus;
 use super::waiting::Waiting;
 use super::workers::Workers;
-use crate::baseline::rows::{DirRow, Reader, Recorded, Span};
+use crate::baseline::rows::{DirRow, EntryRow, Reader, Recorded, Span};
 use crate::baseline::{self, Baseline};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Finding, Place, Problem, RuleIndex, Unexamined, What};
@@ -505,13 +505,13 @@ impl<'a> Examination<'a> {
                 }
             }
         };
-        reader.entries::<baseline::Error>(row, span, |name, recorded| {
+        reader.entry_rows::<baseline::Error>(row, span, |name, row| {
             advance(Some(name), &mut next, task)?;
             if next < range.end && listing.name(next) == name {
-                self.entry(visiting, next, Row::Entry(recorded), task)?;
+                self.entry(visiting, next, Row::Entry(row), task)?;
                 next += 1;
             } else {
-                self.removed_entry(visiting, name, recorded, &mut task.findings);
+                self.removed_entry(visiting, name, row.recorded()?, &mut task.findings);
             }
             Ok(())
         })?;
@@ -576,13 +576,24 @@ pub(super) struct Task {
 }
 
 /// What the baseline has under the name of an entry.
-pub(super) enum Row {
+pub(super) enum Row<'r> {
     /// Nothing.
     None,
     /// Something that is not a directory.
-    Entry(Recorded),
+    Entry(EntryRow<'r>),
     /// A directory.
     Dir(DirRow),
+}
+
+impl Row<'_> {
+    /// What is recorded; outer `None` if nothing is.
+    pub(super) fn recorded(&self) -> Result<Option<Recorded>, baseline::Error> {
+        match self {
+            Row::None => Ok(None),
+            Row::Entry(row) => row.recorded().map(Some),
+            Row::Dir(dir) => Ok(dir.recorded.clone()),
+        }
+    }
 }
 
 /// A finding that an object could not be examined.

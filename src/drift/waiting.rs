@@ -31,6 +31,8 @@ pub(super) struct Entry {
     /// Which name of the directory it has.
     index: usize,
     observation: Observation,
+    /// The digest with which it is as recorded; what is recorded was not read then.
+    expected: Option<[u8; 32]>,
 }
 
 impl std::fmt::Debug for Entry {
@@ -41,8 +43,13 @@ impl std::fmt::Debug for Entry {
 
 impl Entry {
     /// An entry of a directory, of which all is observed but its content.
-    pub(super) fn new(visiting: &Arc<Visiting>, index: usize, observation: Observation) -> Entry {
-        Entry { visiting: Arc::clone(visiting), index, observation }
+    pub(super) fn new(
+        visiting: &Arc<Visiting>,
+        index: usize,
+        observation: Observation,
+        expected: Option<[u8; 32]>,
+    ) -> Entry {
+        Entry { visiting: Arc::clone(visiting), index, observation, expected }
     }
 }
 
@@ -107,11 +114,21 @@ impl Examination<'_> {
         self.tools.consumed(waiting.contents.bytes());
         let digests = waiting.contents.digests();
         for (entry, digest) in waiting.entries.drain(..).zip(digests) {
-            let Entry { visiting, index, mut observation } = entry;
+            let Entry { visiting, index, mut observation, expected } = entry;
+            if expected == Some(*digest) {
+                self.count(observation.rule);
+                self.done_with(&visiting, &mut findings)?;
+                continue;
+            }
             if let Some(facts) = &mut observation.facts {
                 facts.digests.blake3 = Some(*digest);
             }
             let name = visiting.listing.name(index);
+            if let (Some(_), Some(baseline), Some(row)) =
+                (expected, self.input.baseline, visiting.row)
+            {
+                observation.recorded = baseline.reader()?.entry(row, name)?;
+            }
             self.judge_in(&visiting, name, observation, &mut findings);
             self.done_with(&visiting, &mut findings)?;
         }

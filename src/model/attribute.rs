@@ -6,7 +6,7 @@
 //! stored baselines.
 
 use super::facts::{Facts, Types};
-use super::value::{Kind, Value};
+use super::value::{Kind, ValueRef};
 
 /// An attribute of an object. The numbers are bits of [`AttributeSet`] and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,7 +94,7 @@ pub struct Row {
     /// Whether a file system without stable inodes (vfat, fuse, nfs) makes it meaningless.
     pub needs_stable_inodes: bool,
     /// Reads it from the facts.
-    pub read: fn(&Facts) -> Option<Value>,
+    pub read: fn(&Facts) -> Option<ValueRef<'_>>,
     /// How it is compared.
     pub judge: Judge,
 }
@@ -127,7 +127,7 @@ pub const TABLE: [Row; 25] = [
         tripwire: &['t'],
         aide: &["ftype"],
         kind: Kind::Type,
-        read: |facts| Some(Value::Type(facts.stat.object_type)),
+        read: |facts| Some(ValueRef::Type(facts.stat.object_type)),
         ..BASE
     },
     Row {
@@ -141,7 +141,7 @@ pub const TABLE: [Row; 25] = [
         kind: Kind::Octal,
         // A link's mode means nothing on Linux: symlink(7).
         types: Types::NO_SYMLINK,
-        read: |facts| Some(Value::Number(u64::from(facts.stat.mode & 0o7777))),
+        read: |facts| Some(ValueRef::Number(u64::from(facts.stat.mode & 0o7777))),
         ..BASE
     },
     Row {
@@ -153,7 +153,7 @@ pub const TABLE: [Row; 25] = [
         tripwire: &['u'],
         aide: &["u"],
         kind: Kind::User,
-        read: |facts| Some(Value::Number(u64::from(facts.stat.uid))),
+        read: |facts| Some(ValueRef::Number(u64::from(facts.stat.uid))),
         ..BASE
     },
     Row {
@@ -165,7 +165,7 @@ pub const TABLE: [Row; 25] = [
         tripwire: &['g'],
         aide: &["g"],
         kind: Kind::Group,
-        read: |facts| Some(Value::Number(u64::from(facts.stat.gid))),
+        read: |facts| Some(ValueRef::Number(u64::from(facts.stat.gid))),
         ..BASE
     },
     Row {
@@ -178,7 +178,7 @@ pub const TABLE: [Row; 25] = [
         aide: &["s"],
         kind: Kind::Bytes,
         follows: true,
-        read: |facts| Some(Value::Number(facts.stat.size)),
+        read: |facts| Some(ValueRef::Number(facts.stat.size)),
         ..BASE
     },
     Row {
@@ -191,7 +191,7 @@ pub const TABLE: [Row; 25] = [
         aide: &["S", "growing"],
         kind: Kind::Bytes,
         types: Types::FILE,
-        read: |facts| Some(Value::Number(facts.stat.size)),
+        read: |facts| Some(ValueRef::Number(facts.stat.size)),
         judge: Judge::NeverShrinks,
         ..BASE
     },
@@ -205,7 +205,7 @@ pub const TABLE: [Row; 25] = [
         aide: &["n"],
         follows: true,
         needs_stable_inodes: true,
-        read: |facts| Some(Value::Number(facts.stat.nlink)),
+        read: |facts| Some(ValueRef::Number(facts.stat.nlink)),
         ..BASE
     },
     Row {
@@ -217,7 +217,7 @@ pub const TABLE: [Row; 25] = [
         tripwire: &['i'],
         aide: &["i"],
         needs_stable_inodes: true,
-        read: |facts| Some(Value::Number(facts.stat.inode)),
+        read: |facts| Some(ValueRef::Number(facts.stat.inode)),
         ..BASE
     },
     Row {
@@ -229,7 +229,7 @@ pub const TABLE: [Row; 25] = [
         tripwire: &['d'],
         aide: &["X"],
         kind: Kind::Device,
-        read: |facts| Some(Value::Device(facts.stat.device.0, facts.stat.device.1)),
+        read: |facts| Some(ValueRef::Device(facts.stat.device.0, facts.stat.device.1)),
         ..BASE
     },
     Row {
@@ -241,7 +241,7 @@ pub const TABLE: [Row; 25] = [
         tripwire: &['r'],
         kind: Kind::Device,
         types: Types::DEVICE,
-        read: |facts| Some(Value::Device(facts.stat.rdev.0, facts.stat.rdev.1)),
+        read: |facts| Some(ValueRef::Device(facts.stat.rdev.0, facts.stat.rdev.1)),
         ..BASE
     },
     Row {
@@ -253,7 +253,7 @@ pub const TABLE: [Row; 25] = [
         tripwire: &['b'],
         aide: &["b"],
         follows: true,
-        read: |facts| Some(Value::Number(facts.stat.blocks)),
+        read: |facts| Some(ValueRef::Number(facts.stat.blocks)),
         ..BASE
     },
     Row {
@@ -266,7 +266,7 @@ pub const TABLE: [Row; 25] = [
         aide: &["m"],
         kind: Kind::Time,
         follows: true,
-        read: |facts| Some(Value::Time(facts.stat.mtime)),
+        read: |facts| Some(ValueRef::Time(facts.stat.mtime)),
         ..BASE
     },
     Row {
@@ -280,7 +280,7 @@ pub const TABLE: [Row; 25] = [
         kind: Kind::Time,
         follows: true,
         needs_stable_inodes: true,
-        read: |facts| Some(Value::Time(facts.stat.ctime)),
+        read: |facts| Some(ValueRef::Time(facts.stat.ctime)),
         ..BASE
     },
     Row {
@@ -292,7 +292,7 @@ pub const TABLE: [Row; 25] = [
         tripwire: &['a'],
         aide: &["a"],
         kind: Kind::Time,
-        read: |facts| Some(Value::Time(facts.stat.atime)),
+        read: |facts| Some(ValueRef::Time(facts.stat.atime)),
         ..BASE
     },
     Row {
@@ -302,7 +302,7 @@ pub const TABLE: [Row; 25] = [
         label: "Born",
         doc: "Birth of the inode, where the file system keeps it.",
         kind: Kind::Time,
-        read: |facts| facts.stat.btime.map(Value::Time),
+        read: |facts| facts.stat.btime.map(ValueRef::Time),
         ..BASE
     },
     Row {
@@ -314,7 +314,7 @@ pub const TABLE: [Row; 25] = [
         cost: Cost::Statfs,
         kind: Kind::Text,
         types: Types::DIR,
-        read: |facts| facts.mount.clone().map(Value::Bytes),
+        read: |facts| facts.mount.as_deref().map(ValueRef::Bytes),
         ..BASE
     },
     Row {
@@ -327,7 +327,7 @@ pub const TABLE: [Row; 25] = [
         cost: Cost::Readlink,
         kind: Kind::Text,
         types: Types::SYMLINK,
-        read: |facts| facts.link_target.clone().map(Value::Bytes),
+        read: |facts| facts.link_target.as_deref().map(ValueRef::Bytes),
         ..BASE
     },
     Row {
@@ -353,7 +353,7 @@ pub const TABLE: [Row; 25] = [
         cost: Cost::Content,
         kind: Kind::Digest,
         types: Types::FILE,
-        read: |facts| facts.digests.blake3.map(|digest| Value::Bytes(digest.into())),
+        read: |facts| facts.digests.blake3.as_ref().map(|digest| ValueRef::Bytes(digest)),
         ..BASE
     },
     Row {
@@ -366,7 +366,7 @@ pub const TABLE: [Row; 25] = [
         cost: Cost::Content,
         kind: Kind::Digest,
         types: Types::FILE,
-        read: |facts| facts.digests.sha256.map(|digest| Value::Bytes(digest.into())),
+        read: |facts| facts.digests.sha256.as_ref().map(|digest| ValueRef::Bytes(digest)),
         ..BASE
     },
     Row {
@@ -379,7 +379,7 @@ pub const TABLE: [Row; 25] = [
         cost: Cost::Content,
         kind: Kind::Digest,
         types: Types::FILE,
-        read: |facts| facts.digests.sha512.map(|digest| Value::Bytes(digest.into())),
+        read: |facts| facts.digests.sha512.as_ref().map(|digest| ValueRef::Bytes(digest)),
         ..BASE
     },
     Row {
@@ -392,7 +392,7 @@ pub const TABLE: [Row; 25] = [
         cost: Cost::Xattr,
         kind: Kind::Text,
         types: Types::NO_SYMLINK,
-        read: |facts| facts.acl.clone().map(Value::Bytes),
+        read: |facts| facts.acl.as_deref().map(ValueRef::Bytes),
         ..BASE
     },
     Row {
@@ -404,7 +404,7 @@ pub const TABLE: [Row; 25] = [
         aide: &["xattrs"],
         cost: Cost::Xattr,
         kind: Kind::Text,
-        read: |facts| facts.xattrs.clone().map(Value::Bytes),
+        read: |facts| facts.xattrs.as_deref().map(ValueRef::Bytes),
         ..BASE
     },
     Row {
@@ -416,7 +416,7 @@ pub const TABLE: [Row; 25] = [
         aide: &["selinux"],
         cost: Cost::Xattr,
         kind: Kind::Text,
-        read: |facts| facts.selinux.clone().map(Value::Bytes),
+        read: |facts| facts.selinux.as_deref().map(ValueRef::Bytes),
         ..BASE
     },
     Row {
@@ -429,7 +429,7 @@ pub const TABLE: [Row; 25] = [
         cost: Cost::Xattr,
         kind: Kind::Text,
         types: Types::FILE,
-        read: |facts| facts.capabilities.clone().map(Value::Bytes),
+        read: |facts| facts.capabilities.as_deref().map(ValueRef::Bytes),
         ..BASE
     },
     Row {
@@ -442,7 +442,7 @@ pub const TABLE: [Row; 25] = [
         cost: Cost::Ioctl,
         kind: Kind::Flags,
         types: Types::OPENABLE,
-        read: |facts| facts.flags.map(|flags| Value::Number(u64::from(flags))),
+        read: |facts| facts.flags.map(|flags| ValueRef::Number(u64::from(flags))),
         ..BASE
     },
 ];

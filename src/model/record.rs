@@ -40,7 +40,7 @@ impl Record {
             }
             if let Some(value) = (row.read)(facts) {
                 record.known = record.known.with(attribute);
-                record.values.push(value);
+                record.values.push(value.to_value());
             }
         }
         record

@@ -76,6 +76,21 @@ pub enum Value {
     Bytes(Box<[u8]>),
 }
 
+/// A value where it lies: what an attribute reads from facts, without a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueRef<'a> {
+    /// An object type.
+    Type(ObjectType),
+    /// A number of any kind.
+    Number(u64),
+    /// Major and minor.
+    Device(u32, u32),
+    /// A moment.
+    Time(Time),
+    /// A digest, or bytes that are mostly text.
+    Bytes(&'a [u8]),
+}
+
 /// A value as SQLite keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored<'a> {
@@ -85,18 +100,29 @@ pub enum Stored<'a> {
     Blob(Cow<'a, [u8]>),
 }
 
-impl Value {
-    /// The form in which the value is kept.
-    pub fn stored(&self) -> Stored<'_> {
+impl<'a> ValueRef<'a> {
+    /// A copy.
+    pub fn to_value(self) -> Value {
         match self {
-            Value::Type(object_type) => Stored::Integer(i64::from(object_type.code())),
-            Value::Number(number) => Stored::Integer(number.cast_signed()),
-            Value::Device(major, minor) => {
-                Stored::Integer((u64::from(*major) << 32 | u64::from(*minor)).cast_signed())
+            ValueRef::Type(object_type) => Value::Type(object_type),
+            ValueRef::Number(number) => Value::Number(number),
+            ValueRef::Device(major, minor) => Value::Device(major, minor),
+            ValueRef::Time(time) => Value::Time(time),
+            ValueRef::Bytes(bytes) => Value::Bytes(bytes.into()),
+        }
+    }
+
+    /// The form in which the value is kept.
+    pub fn stored(self) -> Stored<'a> {
+        match self {
+            ValueRef::Type(object_type) => Stored::Integer(i64::from(object_type.code())),
+            ValueRef::Number(number) => Stored::Integer(number.cast_signed()),
+            ValueRef::Device(major, minor) => {
+                Stored::Integer((u64::from(major) << 32 | u64::from(minor)).cast_signed())
             }
             // Times that no 64-bit count of nanoseconds can hold (before 1677, after 2262) are
             // kept as bytes: seconds and nanoseconds, big-endian.
-            Value::Time(time) => match time.nanoseconds() {
+            ValueRef::Time(time) => match time.nanoseconds() {
                 Some(nanoseconds) => Stored::Integer(nanoseconds),
                 None => {
                     let mut bytes = time.seconds.to_be_bytes().to_vec();
@@ -104,8 +130,26 @@ impl Value {
                     Stored::Blob(Cow::Owned(bytes))
                 }
             },
-            Value::Bytes(bytes) => Stored::Blob(Cow::Borrowed(bytes)),
+            ValueRef::Bytes(bytes) => Stored::Blob(Cow::Borrowed(bytes)),
         }
+    }
+}
+
+impl Value {
+    /// The value where it lies.
+    pub fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Value::Type(object_type) => ValueRef::Type(*object_type),
+            Value::Number(number) => ValueRef::Number(*number),
+            Value::Device(major, minor) => ValueRef::Device(*major, *minor),
+            Value::Time(time) => ValueRef::Time(*time),
+            Value::Bytes(bytes) => ValueRef::Bytes(bytes),
+        }
+    }
+
+    /// The form in which the value is kept.
+    pub fn stored(&self) -> Stored<'_> {
+        self.as_ref().stored()
     }
 
     /// The value that was kept; `None` if it cannot be one of this kind.
