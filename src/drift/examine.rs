@@ -93,7 +93,7 @@ pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Resul
         cause: crate::sys::open::plain_cause(error),
     };
     let root = OpenDir::root(&input.scope.root, tools).map_err(|error| root_error(&error))?;
-    let stat = crate::sys::stat::of(root.fd()).map_err(|error| root_error(&error))?;
+    let stat = *root.stat();
     let file_system =
         crate::sys::stat::file_system_of(root.fd()).map_err(|error| root_error(&error))?;
     let examination = Examination {

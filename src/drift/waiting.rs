@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Entries that wait at most: enough to fill the lanes of the processor's registers.
-const FULL_ENTRIES: usize = 256;
+const FULL_ENTRIES: usize = 384;
 
 /// Bytes that wait at most: they stay in the second-level cache until they are hashed.
-const FULL_BYTES: usize = 512 * 1024;
+const FULL_BYTES: usize = 768 * 1024;
 
 /// What waits, of one thread.
 #[derive(Debug, Default)]

@@ -18,18 +18,25 @@ use std::sync::atomic::Ordering;
 #[derive(Debug)]
 pub struct OpenDir {
     fd: OwnedFd,
+    stat: Stat,
     tools: Arc<Tools>,
 }
 
 impl OpenDir {
-    fn new(fd: OwnedFd, tools: &Arc<Tools>) -> OpenDir {
+    fn new(fd: OwnedFd, tools: &Arc<Tools>) -> io::Result<OpenDir> {
+        let stat = stat::of(fd.as_fd())?;
         tools.open_dirs.fetch_add(1, Ordering::Relaxed);
-        OpenDir { fd, tools: Arc::clone(tools) }
+        Ok(OpenDir { fd, stat, tools: Arc::clone(tools) })
     }
 
     /// The root of a scan.
     pub fn root(path: &std::path::Path, tools: &Arc<Tools>) -> io::Result<OpenDir> {
-        Ok(OpenDir::new(open::root(path)?, tools))
+        OpenDir::new(open::root(path)?, tools)
+    }
+
+    /// What it was when it was opened.
+    pub fn stat(&self) -> &Stat {
+        &self.stat
     }
 
     /// Its descriptor.
@@ -86,10 +93,11 @@ impl Anchor {
                     fd = Some(open::dir(parent, component)?.0);
                 }
                 let Some(fd) = fd else { return Ok(Arc::clone(root)) };
-                if !expected.same_object(&stat::of(fd.as_fd())?) {
+                let dir = OpenDir::new(fd, &root.tools)?;
+                if !expected.same_object(dir.stat()) {
                     return Err(probe::moved());
                 }
-                Ok(Arc::new(OpenDir::new(fd, &root.tools)))
+                Ok(Arc::new(dir))
             }
         }
     }
@@ -112,10 +120,11 @@ impl Anchor {
         if access == Access::Touched {
             tools.progress.touched.fetch_add(1, Ordering::Relaxed);
         }
-        if !expected.same_object(&stat::of(fd.as_fd())?) {
+        let dir = OpenDir::new(fd, tools)?;
+        if !expected.same_object(dir.stat()) {
             return Err(probe::moved());
         }
-        Ok(OpenDir::new(fd, tools))
+        Ok(dir)
     }
 }
 
@@ -216,8 +225,8 @@ pub struct Listed {
 /// # Errors
 /// Those of getdents(2) and statx(2).
 pub fn list(dir: &OpenDir) -> io::Result<Listed> {
-    let before = stat::of(dir.fd())?;
-    match probe::at_one_moment(dir.fd(), probe::Hold::Still, before, |_| Listing::read(dir.fd())) {
+    let read = |_: &Stat| Listing::read(dir.fd());
+    match probe::at_one_moment(dir.fd(), probe::Hold::Still, dir.stat, read) {
         Ok((listing, stat)) => Ok(Listed { listing, stat, trouble: None }),
         Err(error) if probe::is_unstable(&error) => {
             let stat = stat::of(dir.fd())?;

@@ -17,7 +17,7 @@ use crate::model::value::{Time, Value};
 use crate::sys::open::{self, Access, Hint};
 use crate::sys::xattr::{self, Reach};
 use crate::sys::{self, stat};
-use std::cell::Cell;
+use std::cell::{Cell, LazyCell};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -293,7 +293,8 @@ fn probe_file(
     let growing = question.attributes.contains(Attribute::GrowingSize);
     let recorded_size = question.recorded.and_then(|record| record.number(Attribute::GrowingSize));
     let content = digests_wanted(question.attributes);
-    let deadline = stat::monotonic() + tools.settings.max_object_time;
+    // A small file is read sooner than the time is told.
+    let deadline = LazyCell::new(|| stat::monotonic() + tools.settings.max_object_time);
     let hold = if growing { Hold::Growing } else { Hold::Still };
     let mut waits = false;
     let result = at_one_moment(fd, hold, seen, |before| {
@@ -320,7 +321,7 @@ fn probe_file(
                     waits = true;
                     Digests::default()
                 }
-                None => digest::of(fd, extent, wanted, deadline, tools)?,
+                None => digest::of(fd, extent, wanted, *deadline, tools)?,
             };
         }
         read_open(fd, question.attributes, &mut facts)?;
