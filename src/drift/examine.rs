@@ -9,7 +9,7 @@ use super::coverage::Coverage;
 use super::entry::Which;
 use super::focus::Focus;
 use super::waiting::Waiting;
-use super::workers::Workers;
+use super::workers::{Crew, Work};
 use crate::baseline::rows::{DirRow, EntryRow, Reader, Recorded, Span};
 use crate::baseline::{self, Baseline};
 use crate::model::attribute::{Attribute, AttributeSet};
@@ -96,6 +96,7 @@ pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Resul
     let stat = *root.stat();
     let file_system =
         crate::sys::stat::file_system_of(root.fd()).map_err(|error| root_error(&error))?;
+    let crew = Crew::new(&tools.settings);
     let examination = Examination {
         input,
         tools,
@@ -103,7 +104,8 @@ pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Resul
         root: Arc::new(root),
         objects: input.rules.iter().map(|_| AtomicU64::new(0)).collect(),
         coverage: Coverage::new(input),
-        waiting: super::workers::slots(&tools.settings),
+        waiting: (0..crew.threads()).map(|_| Mutex::default()).collect(),
+        crew,
         fatal: Mutex::new(None),
         stopped: AtomicBool::new(false),
     };
@@ -147,6 +149,7 @@ pub(super) struct Examination<'a> {
     pub(super) root: Arc<OpenDir>,
     pub(super) objects: Vec<AtomicU64>,
     pub(super) coverage: Coverage<'a>,
+    pub(super) crew: Crew,
     /// What waits to be hashed, of each thread.
     pub(super) waiting: Vec<Mutex<Option<Waiting>>>,
     fatal: Mutex<Option<baseline::Error>>,
@@ -218,12 +221,16 @@ struct Own {
 }
 
 impl<'a> Examination<'a> {
-    /// Visits one directory, and leaves those below it to the workers.
-    pub(super) fn directory<'s>(&'s self, job: Job, workers: Workers<'_, 's>) {
+    /// Does one piece of work, and leaves what follows from it to the crew.
+    pub(super) fn piece(&self, work: Work) {
         if self.stopped.load(Ordering::Relaxed) {
             return;
         }
-        if let Err(error) = self.try_directory(job, workers) {
+        let done = match work {
+            Work::Directory(job) => self.directory(*job),
+            Work::Span(visiting, number) => self.span(&visiting, number),
+        };
+        if let Err(error) = done {
             self.stop(error);
         }
     }
@@ -233,11 +240,8 @@ impl<'a> Examination<'a> {
         lock(&self.fatal).get_or_insert(error);
     }
 
-    fn try_directory<'s>(
-        &'s self,
-        job: Job,
-        workers: Workers<'_, 's>,
-    ) -> Result<(), baseline::Error> {
+    /// Visits one directory.
+    fn directory(&self, job: Job) -> Result<(), baseline::Error> {
         let opened = match &job.anchor {
             None => Ok(Arc::clone(&self.root)),
             Some(anchor) => anchor.open_below(&job.name, &job.stat, self.tools).map(Arc::new),
@@ -313,19 +317,10 @@ impl<'a> Examination<'a> {
             listing,
         });
         self.coverage.missing(&visiting);
-        for number in 0..spans {
-            match workers {
-                Workers::Pool(scope) if spans > 1 => {
-                    let visiting = Arc::clone(&visiting);
-                    scope.spawn(move |scope| {
-                        if let Err(error) = self.span(&visiting, number, Workers::Pool(scope)) {
-                            self.stop(error);
-                        }
-                    });
-                }
-                Workers::Pool(_) | Workers::Caller(_) => self.span(&visiting, number, workers)?,
-            }
+        if spans == 1 {
+            return self.span(&visiting, 0);
         }
+        self.leave((0..spans).map(|number| Work::Span(Arc::clone(&visiting), number)));
         Ok(())
     }
 
@@ -414,12 +409,7 @@ impl<'a> Examination<'a> {
     }
 
     /// Looks at one span of a directory's names, joined with its rows.
-    fn span<'s>(
-        &'s self,
-        visiting: &Arc<Visiting>,
-        number: usize,
-        workers: Workers<'_, 's>,
-    ) -> Result<(), baseline::Error> {
+    fn span(&self, visiting: &Arc<Visiting>, number: usize) -> Result<(), baseline::Error> {
         let listing = &visiting.listing;
         let first = number * SPAN_NAMES;
         let last = (first + SPAN_NAMES).min(listing.len());
@@ -455,14 +445,7 @@ impl<'a> Examination<'a> {
         self.done_with(visiting, &mut task.findings)?;
         self.tell(task.findings);
         self.leave_waiting(task.waiting)?;
-        match workers {
-            Workers::Pool(scope) => {
-                for job in task.jobs {
-                    scope.spawn(move |scope| self.directory(job, Workers::Pool(scope)));
-                }
-            }
-            Workers::Caller(jobs) => jobs.borrow_mut().extend(task.jobs),
-        }
+        self.leave(task.jobs.into_iter().map(|job| Work::Directory(Box::new(job))));
         Ok(())
     }
 

@@ -60,8 +60,9 @@ impl Waiting {
         self.entries.push(entry);
     }
 
-    fn is_full(&self) -> bool {
-        self.entries.len() >= FULL_ENTRIES || self.contents.bytes() >= FULL_BYTES
+    /// Whether it is enough, where so many threads share a core and its cache.
+    fn is_full(&self, crowd: usize) -> bool {
+        self.entries.len() * crowd >= FULL_ENTRIES || self.contents.bytes() * crowd >= FULL_BYTES
     }
 }
 
@@ -94,7 +95,7 @@ impl Examination<'_> {
 
     /// Hashes and judges what waits, if it is enough.
     pub(super) fn settle_if_full(&self, waiting: &mut Waiting) -> Result<(), baseline::Error> {
-        if waiting.is_full() { self.settle(waiting) } else { Ok(()) }
+        if waiting.is_full(self.crew.crowd()) { self.settle(waiting) } else { Ok(()) }
     }
 
     /// Hashes and judges what waits on any thread, once all have ended.

@@ -11,5 +11,6 @@ pub mod privilege;
 pub mod service;
 pub mod socket;
 pub mod stat;
+pub mod usage;
 pub mod wait;
 pub mod xattr;
