@@ -365,6 +365,17 @@ fn idle(scale: Scale) {
     daemon.end();
 }
 
+/// The paths of added objects that the sink was told.
+fn told_to_sink(bench: &Bench) -> BTreeSet<String> {
+    // It need not have been told anything yet.
+    let text = fs::read_to_string(bench.at("events.jsonl")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|event| event["kind"] == "added")
+        .filter_map(|event| event["path"].as_str().map(str::to_owned))
+        .collect()
+}
+
 /// Killed at random moments under load, and started again: nothing is missing, nothing told twice.
 fn kill(scale: Scale) {
     let bench = Bench::new();
@@ -416,6 +427,8 @@ fn kill(scale: Scale) {
                 .take_while(|event| event["kind"] != "started")
                 .any(|event| event["kind"] == "open-drift")
     });
+    // What is in the journal is on its way to the sink, and would go on with the next start.
+    wait("the sink", || told_to_sink(&bench).is_superset(&made));
     daemon.end();
     let events = bench.events();
     let mut told: BTreeMap<&str, usize> = BTreeMap::new();
@@ -428,15 +441,12 @@ fn kill(scale: Scale) {
     // The sink: everything at least once, and what came twice with the same number.
     let mut by_seq: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
     let text = fs::read_to_string(bench.at("events.jsonl")).unwrap();
-    let mut in_sink = BTreeSet::new();
     for line in text.lines() {
         // A line that was cut off by a kill is written again.
         let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { continue };
         by_seq.entry(event["seq"].as_u64().unwrap()).or_default().insert(line.to_owned());
-        if event["kind"] == "added" {
-            in_sink.insert(event["path"].as_str().unwrap().to_owned());
-        }
     }
+    let in_sink = told_to_sink(&bench);
     let unsent = made.iter().filter(|path| !in_sink.contains(path.as_str())).count();
     let differing = by_seq.values().filter(|lines| lines.len() > 1).count();
     println!(

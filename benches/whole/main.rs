@@ -4,10 +4,11 @@
 //! cargo bench --bench whole -- small usr --tools fim,floor,aide --rounds 3
 //! cargo bench --bench whole -- usr --cold --tools fim,b3sum
 //! cargo bench --bench whole -- growth
+//! cargo bench --bench whole -- plot target/growth.csv benches/growth.svg
 //! cargo bench --bench whole -- neighbour
 //! ```
 //!
-//! A word is a corpus of benches/make-corpus.sh, or one of the last two; none means all corpora.
+//! A word is a corpus of benches/make-corpus.sh, or one of the others; none means all corpora.
 //! After each corpus stands which of the goals the run has met. Corpora are kept in `FIM_BENCH_DIR`,
 //! else below target/; `FIM_BENCH_SCALE=0.01` multiplies counts and bytes; `AIDE_GIT=/path/to/aide`
 //! names another AIDE. As root, peers that are missing are installed with apt-get; a cold cache needs
@@ -87,7 +88,8 @@ struct Arguments {
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words: Vec<&str> =
+        words.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
     // What the runner starts itself for, and a plot of figures taken before.
     match words[..] {
         ["raw-stat", dir] => return raw_pass(dir, raw::Depth::Stat),
