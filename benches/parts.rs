@@ -301,6 +301,7 @@ fn rows(criterion: &mut Criterion) {
             assert_eq!(count, OBJECTS + 1);
         });
     });
+    group.throughput(Throughput::Elements(1));
     group.bench_function("find one path", |bench| {
         let path = b"/tree/group-12/dir-123/file-11.conf";
         bench.iter(|| assert!(reader.find(black_box(path)).unwrap().is_some()));
