@@ -4,9 +4,10 @@
 //! cargo bench --bench watch -- latency burst ready idle kill
 //! ```
 //!
-//! Each word is a measurement; none means all of them. `FIM_BENCH_SCALE=100` divides the counts, to
-//! see whether the measurements still run. Figures are printed, and asserted nowhere; that nothing
-//! is lost is asserted. The burst through an overflowing queue needs root.
+//! Each word is a measurement; none means all of them. `FIM_BENCH_SCALE=0.01` multiplies the counts,
+//! to see whether the measurements still run; so does `cargo test --bench watch`. Figures are printed,
+//! and asserted nowhere; that nothing is lost is asserted. The burst through an overflowing queue
+//! needs root.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +18,9 @@
     reason = "a measurement that cannot be made ends with its cause; figures are for people"
 )]
 
+mod common;
+
+use common::{FIM, Scale, quantile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
@@ -25,17 +29,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const FIM: &str = env!("CARGO_BIN_EXE_fim");
-
 /// How long a measurement waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() {
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let scale = std::env::var("FIM_BENCH_SCALE").ok().and_then(|text| text.parse().ok());
-    let scale: usize = scale.unwrap_or(1);
-    type Measurement = fn(usize);
+    let scale = Scale::from_environment();
+    type Measurement = fn(Scale);
     let all: [(&str, Measurement); 5] =
         [("latency", latency), ("burst", burst), ("ready", ready), ("idle", idle), ("kill", kill)];
     for (word, measure) in all {
@@ -192,7 +193,7 @@ fn lines(path: &Path) -> usize {
 }
 
 /// From `close` to the record in the syslog socket.
-fn latency(scale: usize) {
+fn latency(scale: Scale) {
     let bench = Bench::new();
     bench.plant(100, 10);
     let socket = bench.at("log");
@@ -207,7 +208,7 @@ fn latency(scale: usize) {
     );
     bench.run(&["init", "--no-passphrase"]);
     let (daemon, _) = bench.watch();
-    let count = 1000 / scale;
+    let count = scale.of(1000) as usize;
     let mut beyond = Vec::new();
     let mut buffer = [0; 9000];
     for number in 0..count {
@@ -228,18 +229,16 @@ fn latency(scale: usize) {
         beyond.push(closed.elapsed().as_secs_f64() * 1000.0 - f64::from(debounce));
     }
     daemon.end();
-    beyond.sort_by(f64::total_cmp);
-    let at = |share: f64| beyond[((beyond.len() - 1) as f64 * share) as usize];
     println!(
         "latency: {count} single changes, beyond the debounce of {debounce} ms: median {:.2} ms, p99 {:.2} ms, most {:.2} ms",
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        quantile(&beyond, 0.5),
+        quantile(&beyond, 0.99),
+        quantile(&beyond, 1.0)
     );
 }
 
 /// 100,000 files changed in one burst, as the kernel's queue is and through one of 64 events.
-fn burst(scale: usize) {
+fn burst(scale: Scale) {
     burst_with(scale, None);
     if rustix::process::geteuid().is_root() {
         burst_with(scale, Some("64"));
@@ -248,8 +247,8 @@ fn burst(scale: usize) {
     }
 }
 
-fn burst_with(scale: usize, queue: Option<&str>) {
-    let (dirs, files) = (1000 / scale.min(100), 100);
+fn burst_with(scale: Scale, queue: Option<&str>) {
+    let (dirs, files) = (scale.of(1000) as usize, 100);
     let bench = Bench::new();
     bench.plant(dirs, files);
     bench.configure("full-scan-at-start = false", &bench.sink());
@@ -298,8 +297,8 @@ fn burst_with(scale: usize, queue: Option<&str>) {
 }
 
 /// 20,000 directories: until ready, against a bare walk and as many watches.
-fn ready(scale: usize) {
-    let dirs = 20_000 / scale;
+fn ready(scale: Scale) {
+    let dirs = scale.of(20_000) as usize;
     let bench = Bench::new();
     bench.plant(dirs, 1);
     bench.configure("full-scan-at-start = false", &bench.sink());
@@ -316,13 +315,12 @@ fn ready(scale: usize) {
         peak = peak.max(daemon.peak());
         daemon.end();
     }
-    bare.sort_by(f64::total_cmp);
-    ready.sort_by(f64::total_cmp);
+    let (ready, bare) = (quantile(&ready, 0.5), quantile(&bare, 0.5));
     println!(
         "ready: {dirs} directories: {:.3} s from exec to READY, bare walk with as many watches {:.3} s, ratio {:.2}; peak {peak:.0} MiB",
-        ready[1],
-        bare[1],
-        ready[1] / bare[1]
+        ready,
+        bare,
+        ready / bare
     );
 }
 
@@ -344,9 +342,9 @@ fn walk_and_watch(top: &Path) {
 }
 
 /// Processor time of a daemon to whom nothing happens.
-fn idle(scale: usize) {
+fn idle(scale: Scale) {
     let bench = Bench::new();
-    bench.plant(20_000 / scale, 1);
+    bench.plant(scale.of(20_000) as usize, 1);
     bench.configure("full-scan-at-start = true", &bench.sink());
     bench.run(&["init", "--no-passphrase"]);
     let (daemon, _) = bench.watch();
@@ -354,7 +352,7 @@ fn idle(scale: usize) {
         fs::read_to_string(bench.at("events.jsonl")).is_ok_and(|text| text.contains("open-drift"))
     });
     fim::model::clock::pause(Duration::from_secs(7));
-    let seconds = 120 / scale.min(20) as u64;
+    let seconds = scale.of(120).max(6);
     let before = daemon.cpu();
     fim::model::clock::pause(Duration::from_secs(seconds));
     let used = daemon.cpu() - before;
@@ -367,8 +365,19 @@ fn idle(scale: usize) {
     daemon.end();
 }
 
+/// The paths of added objects that the sink was told.
+fn told_to_sink(bench: &Bench) -> BTreeSet<String> {
+    // It need not have been told anything yet.
+    let text = fs::read_to_string(bench.at("events.jsonl")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|event| event["kind"] == "added")
+        .filter_map(|event| event["path"].as_str().map(str::to_owned))
+        .collect()
+}
+
 /// Killed at random moments under load, and started again: nothing is missing, nothing told twice.
-fn kill(scale: usize) {
+fn kill(scale: Scale) {
     let bench = Bench::new();
     bench.plant(20, 50);
     bench.configure(
@@ -376,7 +385,7 @@ fn kill(scale: usize) {
         &bench.sink(),
     );
     bench.run(&["init", "--no-passphrase"]);
-    let rounds = 200 / scale;
+    let rounds = scale.of(200) as usize;
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut next = || {
         // Source: Marsaglia, Xorshift RNGs, 2003.
@@ -418,6 +427,8 @@ fn kill(scale: usize) {
                 .take_while(|event| event["kind"] != "started")
                 .any(|event| event["kind"] == "open-drift")
     });
+    // What is in the journal is on its way to the sink, and would go on with the next start.
+    wait("the sink", || told_to_sink(&bench).is_superset(&made));
     daemon.end();
     let events = bench.events();
     let mut told: BTreeMap<&str, usize> = BTreeMap::new();
@@ -430,15 +441,12 @@ fn kill(scale: usize) {
     // The sink: everything at least once, and what came twice with the same number.
     let mut by_seq: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
     let text = fs::read_to_string(bench.at("events.jsonl")).unwrap();
-    let mut in_sink = BTreeSet::new();
     for line in text.lines() {
         // A line that was cut off by a kill is written again.
         let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { continue };
         by_seq.entry(event["seq"].as_u64().unwrap()).or_default().insert(line.to_owned());
-        if event["kind"] == "added" {
-            in_sink.insert(event["path"].as_str().unwrap().to_owned());
-        }
     }
+    let in_sink = told_to_sink(&bench);
     let unsent = made.iter().filter(|path| !in_sink.contains(path.as_str())).count();
     let differing = by_seq.values().filter(|lines| lines.len() > 1).count();
     println!(
