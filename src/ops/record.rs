@@ -105,7 +105,8 @@ fn drift(
     let is_newer = |open: &Open| teller == Teller::Alert && open.last_seen >= report.started;
     let mut found = BTreeSet::new();
     for change in &report.changes {
-        let mut sighting = alerts::of_change(stamp, change);
+        let change = change.map_err(unreadable)?;
+        let mut sighting = alerts::of_change(stamp, &change);
         sighting.event.report = Some(report.id.clone());
         found.insert(sighting.path.clone());
         if batch.open_at(&sighting.path)?.is_some_and(|open| is_newer(&open)) {
@@ -135,6 +136,11 @@ fn drift(
         ledger::resolve(batch, &path, &open, |was| of_report(stamp.resolved(&path, was), report))?;
     }
     Ok(())
+}
+
+/// What it means for the journal that the report cannot be read.
+fn unreadable(error: std::io::Error) -> journal::Error {
+    journal::Error::Unusable(super::check::unreadable(error).to_string())
 }
 
 fn of_report(mut event: Event, report: &Report) -> Event {

@@ -257,8 +257,12 @@ fn remembered(
     // What was accepted since is in no report of this generation.
     if let Some(report) = report.filter(|r| !has_seen && r.baseline.generation == generation) {
         counts.clear();
-        for change in &report.changes {
-            add(&mut counts, change.severity, &change.first_seen);
+        for severity in Severity::ALL {
+            let tally = report.changes.tally(severity);
+            if let Some(since) = &tally.since {
+                let objects = tally.total();
+                counts.insert(severity, Count { objects, since: since.clone() });
+            }
         }
     }
     (journal, counts)
