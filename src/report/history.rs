@@ -4,7 +4,7 @@
 //! what counts as drift. It errs towards new: an edited older report can make drift look old, and
 //! the drift is listed all the same.
 
-use super::changes::{Changes, Iter, Room, Writer};
+use super::changes::{Changes, Room, Writer};
 use super::{ChangeEntry, Report, ScopeInfo};
 use crate::model::name;
 use crate::model::severity::Severity;
@@ -70,7 +70,7 @@ fn told_by(
     let mut count = 0;
     let mut decided = decided.iter_mut();
     for severity in Severity::ALL.into_iter().rev() {
-        let mut listed = Listed::of(before);
+        let mut listed = before.changes.lookup();
         for change in changes.of_severity(severity) {
             let mut change = change?;
             // There is one for each change.
@@ -92,39 +92,6 @@ fn told_by(
         }
     }
     Ok((told.finish(), count))
-}
-
-/// The changes of a report, asked for by path, in the order of paths.
-struct Listed<'r> {
-    changes: Iter<'r>,
-    next: Option<ChangeEntry>,
-    here: Option<ChangeEntry>,
-}
-
-impl<'r> Listed<'r> {
-    fn of(report: &'r Report) -> Listed<'r> {
-        Listed { changes: report.changes.by_path(), next: None, here: None }
-    }
-
-    /// The last change of a path; paths must be asked for in order.
-    fn at(&mut self, path: &[u8]) -> io::Result<Option<&ChangeEntry>> {
-        if self.here.as_ref().is_some_and(|here| *here.path_bytes() < *path) {
-            self.here = None;
-        }
-        loop {
-            if self.next.is_none() {
-                self.next = self.changes.next().transpose()?;
-            }
-            match self.next.take() {
-                Some(next) if *next.path_bytes() < *path => {}
-                Some(next) if *next.path_bytes() == *path => self.here = Some(next),
-                next => {
-                    self.next = next;
-                    return Ok(self.here.as_ref());
-                }
-            }
-        }
-    }
 }
 
 impl ScopeInfo {

@@ -183,6 +183,16 @@ pub fn newest_first(
     Ok(list(dir)?.into_iter().rev().map(move |id| load(dir, &id)))
 }
 
+/// The same without their changes.
+///
+/// # Errors
+/// Those of [`newest_first`].
+pub fn newest_heads(
+    dir: &dyn ShelfDir,
+) -> Result<impl Iterator<Item = Result<Report, ShelfError>>, ShelfError> {
+    Ok(list(dir)?.into_iter().rev().map(move |id| head(dir, &id)))
+}
+
 /// Stores a sealed report under its ID.
 ///
 /// # Errors

@@ -166,6 +166,11 @@ impl Changes {
         self.read(Order::Path, None)
     }
 
+    /// For asking what there is at paths that come in order.
+    pub fn lookup(&self) -> Lookup<'_> {
+        Lookup { changes: self.by_path(), next: None, here: None }
+    }
+
     /// Those under `rules` (all if empty) of at least `min_severity`.
     ///
     /// # Errors
@@ -226,6 +231,39 @@ impl Iterator for Iter<'_> {
                 end => {
                     self.merge = None;
                     return end;
+                }
+            }
+        }
+    }
+}
+
+/// Changes, asked for by path, in the order of paths.
+#[derive(Debug)]
+pub struct Lookup<'c> {
+    changes: Iter<'c>,
+    next: Option<ChangeEntry>,
+    here: Option<ChangeEntry>,
+}
+
+impl Lookup<'_> {
+    /// The last change at a path; no path may come after a later one.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn at(&mut self, path: &[u8]) -> io::Result<Option<&ChangeEntry>> {
+        if self.here.as_ref().is_some_and(|here| *here.path_bytes() < *path) {
+            self.here = None;
+        }
+        loop {
+            if self.next.is_none() {
+                self.next = self.changes.next().transpose()?;
+            }
+            match self.next.take() {
+                Some(next) if *next.path_bytes() < *path => {}
+                Some(next) if *next.path_bytes() == *path => self.here = Some(next),
+                next => {
+                    self.next = next;
+                    return Ok(self.here.as_ref());
                 }
             }
         }
