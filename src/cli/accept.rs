@@ -42,7 +42,7 @@ pub(super) fn run(global: &GlobalArguments, arguments: &AcceptArguments) -> Resu
     let refused = if plan.refused.is_empty() { exit::DONE } else { exit::REFUSED };
     if arguments.dry_run {
         output(|out| show(&review, &plan, out))?;
-        let bits = plan.drift_bits(&review.report);
+        let bits = plan.drift_bits(&review.changes);
         return Ok(if refused == exit::DONE { bits } else { refused });
     }
     if plan.is_empty() {
@@ -115,7 +115,7 @@ pub(super) fn in_force(accepted: &accept::Accepted, out: &mut dyn Write) -> io::
 
 /// The plan, in full as far as it can be read.
 fn show(review: &Review, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    let changes = &review.report.changes;
+    let changes = &review.changes;
     writeln!(
         out,
         "report {}: {} of {} changes accepted",
@@ -189,7 +189,7 @@ const HELP: &str = "\
 
 /// Asks about each change, rule by rule; `None` if the review was given up.
 fn ask(review: &Review, global: &GlobalArguments) -> Result<Option<BTreeSet<usize>>, Error> {
-    let changes = &review.report.changes;
+    let changes = &review.changes;
     let mut picked = BTreeSet::new();
     let mut options = term::text_options(4, global.color);
     options.color =

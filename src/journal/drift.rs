@@ -6,7 +6,6 @@ use super::{Error, Journal};
 use crate::model::event::Kind;
 use crate::model::severity::Severity;
 use rusqlite::{Connection, Row};
-use std::collections::BTreeMap;
 
 /// An object that differs from the baseline, or could not be examined, as it was last told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,25 +28,12 @@ pub struct Open {
     pub last_seen: String,
 }
 
-/// Open drift by path.
-pub type OpenDrift = BTreeMap<Vec<u8>, Open>;
-
 /// How many rows of open drift are read at once.
 const PAGE: i64 = 1024;
 
 const COLUMNS: &str = "path, kind, rule, severity, digest, follows, alert, first_seen, last_seen";
 
 impl Journal {
-    /// What is open.
-    pub fn open_drift(&self) -> Result<OpenDrift, Error> {
-        let mut drift = OpenDrift::new();
-        each_open(&self.connection, |path, open| {
-            drift.insert(path, open);
-            Ok(())
-        })?;
-        Ok(drift)
-    }
-
     /// What is open at a path.
     pub fn open_at(&self, path: &[u8]) -> Result<Option<Open>, Error> {
         open_at(&self.connection, path)
@@ -91,6 +77,12 @@ impl Batch<'_> {
         each: impl FnMut(Vec<u8>, Open) -> Result<(), Error>,
     ) -> Result<(), Error> {
         each_open(&self.transaction, each)
+    }
+
+    /// Some of what is open after a path, or from the first one, by path; nothing at the end. What
+    /// is done with it may write to the table.
+    pub fn open_after(&self, path: Option<&[u8]>) -> Result<Vec<(Vec<u8>, Open)>, Error> {
+        page(&self.transaction, path)
     }
 
     /// Opens drift, or says that it was seen again.
@@ -146,20 +138,27 @@ fn each_open(
     // In pages, because what is done with a row may write to the table.
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let mut statement = connection.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM open_drift WHERE ?1 IS NULL OR path > ?1 ORDER BY path LIMIT ?2"
-        ))?;
-        let mut rows = statement.query((&after, PAGE))?;
-        let mut page = Vec::new();
-        while let Some(row) = rows.next()? {
-            page.push(read(row)?);
-        }
+        let page = page(connection, after.as_deref())?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         for (path, open) in page {
             each(path, open)?;
         }
     }
+}
+
+fn page(connection: &Connection, after: Option<&[u8]>) -> Result<Vec<(Vec<u8>, Open)>, Error> {
+    // Every path is above the empty one. A condition that may not hold would keep the database
+    // from going to the first row at once, and all pages together would be read many times.
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM open_drift WHERE path > ?1 ORDER BY path LIMIT ?2"
+    ))?;
+    let mut rows = statement.query((after.unwrap_or_default(), PAGE))?;
+    let mut page = Vec::new();
+    while let Some(row) = rows.next()? {
+        page.push(read(row)?);
+    }
+    Ok(page)
 }
 
 fn read(row: &Row<'_>) -> Result<(Vec<u8>, Open), Error> {

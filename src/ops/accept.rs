@@ -48,6 +48,8 @@ pub enum Choice {
 pub struct Review {
     /// The report.
     pub report: Report,
+    /// Its changes.
+    pub changes: Vec<ChangeEntry>,
     state: StateDir,
     force: Force,
     selection: Selection,
@@ -94,9 +96,9 @@ impl Plan {
     }
 
     /// The sum of what is taken, as in the exit code of a check.
-    pub fn drift_bits(&self, report: &Report) -> u8 {
+    pub fn drift_bits(&self, changes: &[ChangeEntry]) -> u8 {
         self.taken.iter().fold(0, |bits, position| {
-            bits | match report.changes[*position].kind {
+            bits | match changes[*position].kind {
                 ChangeKind::Added => 1,
                 ChangeKind::Removed => 2,
                 ChangeKind::Changed => 4,
@@ -136,7 +138,8 @@ pub fn review(context: &Context, id: Option<&str>, writes: bool) -> Result<Revie
     let report = report::load(&Shelf::new(&state), id)?;
     belongs(context, &state, &force, &report)?;
     let selection = force.rules.selection()?;
-    Ok(Review { report, state, force, selection, _lock: lock })
+    let changes = report.changes.iter().collect::<Result<_, _>>().map_err(check::unreadable)?;
+    Ok(Review { report, changes, state, force, selection, _lock: lock })
 }
 
 /// Whether a report is one about this host, this root and this chain.
@@ -208,11 +211,9 @@ impl Review {
     pub fn plan(&self, context: &Context, choice: &Choice) -> Result<Plan, Error> {
         let mut plan = Plan::default();
         let chosen = self.chosen(context, choice, &mut plan)?;
-        plan.left = (0..self.report.changes.len()).filter(|at| !chosen.contains(at)).collect();
-        let paths: BTreeMap<Vec<u8>, usize> = chosen
-            .iter()
-            .map(|at| (self.report.changes[*at].path_bytes().into_owned(), *at))
-            .collect();
+        plan.left = (0..self.changes.len()).filter(|at| !chosen.contains(at)).collect();
+        let paths: BTreeMap<Vec<u8>, usize> =
+            chosen.iter().map(|at| (self.changes[*at].path_bytes().into_owned(), *at)).collect();
         let around: BTreeSet<Vec<u8>> = paths.keys().filter_map(|path| parent(path)).collect();
         let objects: BTreeSet<Vec<u8>> = paths.keys().chain(&around).cloned().collect();
         if paths.is_empty() {
@@ -236,7 +237,7 @@ impl Review {
         for (path, at) in &paths {
             self.judge(path, *at, found.get(path), &mut plan);
         }
-        let chosen_dirs = paths.iter().filter(|(_, at)| is_dir(&self.report.changes[**at]));
+        let chosen_dirs = paths.iter().filter(|(_, at)| is_dir(&self.changes[**at]));
         let dirs: BTreeSet<&Vec<u8>> =
             around.iter().chain(chosen_dirs.map(|(path, _)| path)).collect();
         for dir in dirs {
@@ -255,7 +256,7 @@ impl Review {
         choice: &Choice,
         plan: &mut Plan,
     ) -> Result<BTreeSet<usize>, Error> {
-        let changes = self.report.changes.iter().enumerate();
+        let changes = self.changes.iter().enumerate();
         Ok(match choice {
             Choice::All => changes.map(|(at, _)| at).collect(),
             Choice::Picked(picked) => picked.clone(),
@@ -278,7 +279,7 @@ impl Review {
                 for path in paths {
                     // A path that is a link stands for itself and for what it leads to.
                     let (scope, _) = scan::scope(context, std::slice::from_ref(path), Look::Full)?;
-                    let below = self.report.changes.iter().enumerate().filter(|(_, change)| {
+                    let below = self.changes.iter().enumerate().filter(|(_, change)| {
                         let changed = change.path_bytes();
                         scope.subtrees().iter().any(|top| name::is_below(&changed, top))
                     });
@@ -299,7 +300,7 @@ impl Review {
 
     /// Decides about one chosen change: taken if it is still what the report says.
     fn judge(&self, path: &[u8], at: usize, found: Option<&Finding>, plan: &mut Plan) {
-        let reviewed = &self.report.changes[at];
+        let reviewed = &self.changes[at];
         let mut refuse =
             |why: &str| plan.refused.push(Refused { path: path.to_vec(), why: why.to_owned() });
         let finding = match found.map(|finding| &finding.what) {
@@ -381,7 +382,7 @@ impl Review {
         let Some(strangers) = self.strangers(context, dir, plan)? else { return Ok(()) };
         if !strangers.is_empty() {
             let known: BTreeSet<_> =
-                self.report.changes.iter().map(|change| change.path_bytes()).collect();
+                self.changes.iter().map(|change| change.path_bytes()).collect();
             let unknown = strangers.into_iter().filter(|path| !known.contains(path.as_slice()));
             plan.unreviewed.extend(unknown);
             return Ok(());
@@ -394,8 +395,8 @@ impl Review {
         plan.edits.insert(dir.to_vec(), Edit::Set(merged(&base, observed, following)));
         plan.follows.push(dir.to_vec());
         // A directory of the report of which nothing else had to be decided is taken with it.
-        let reviewed = self.report.changes.iter().position(|change| *change.path_bytes() == *dir);
-        if let Some(at) = reviewed.filter(|at| only_follows(&self.report.changes[*at])) {
+        let reviewed = self.changes.iter().position(|change| *change.path_bytes() == *dir);
+        if let Some(at) = reviewed.filter(|at| only_follows(&self.changes[*at])) {
             plan.left.retain(|left| *left != at);
             if !plan.taken.contains(&at) {
                 plan.taken.push(at);
@@ -492,7 +493,7 @@ impl Review {
         let cause = self.cause(reason.clone());
         let manifest_digest =
             generation::publish(context, &self.state, &self.force.head(), &finished, cause, &key)?;
-        let taken = plan.taken.iter().map(|at| self.report.changes[*at].path_bytes().into_owned());
+        let taken = plan.taken.iter().map(|at| self.changes[*at].path_bytes().into_owned());
         let made = Made {
             kind: Kind::Accepted,
             host: self.force.host(),

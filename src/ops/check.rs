@@ -16,11 +16,13 @@ use crate::model::value::hex;
 use crate::policy::Rule;
 use crate::policy::selection::{Selection, Verdict};
 use crate::report::build::{Header, RuleInfo};
+use crate::report::changes::Room;
+use crate::report::gather::{Found, Gather};
+use crate::report::shelf::ShelfDir as _;
 use crate::report::{BaselineInfo, PolicyInfo, Report, shelf};
 use crate::scan::Settings;
 use crate::state::StateDir;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 
 /// What `check` is told.
 #[derive(Clone, Debug, Default)]
@@ -59,15 +61,19 @@ struct Undelivered {
 }
 
 /// Gathers findings, and shows them to whoever wants to see them as they are made.
-struct Gather<'a> {
-    findings: Mutex<Vec<Finding>>,
+struct Gathering<'a> {
+    gather: Gather<'a>,
+    selection: &'a Selection,
     also: &'a (dyn Fn(&[Finding]) + Sync),
 }
 
-impl Visit for Gather<'_> {
-    fn findings(&self, findings: Vec<Finding>) {
+impl Visit for Gathering<'_> {
+    fn findings(&self, mut findings: Vec<Finding>) {
         (self.also)(&findings);
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner).extend(findings);
+        for finding in &mut findings {
+            as_reported(finding, self.selection);
+        }
+        self.gather.take(&findings);
     }
 }
 
@@ -103,7 +109,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     if options.store {
         before = record::checked(context, &state, &force, &report, &differing);
     }
-    let shown = report.filtered(&options.rules, options.min_severity);
+    let shown = report.filtered(&options.rules, options.min_severity).map_err(unreadable)?;
     let undelivered = options.store.then_some(Undelivered { state, force, before });
     Ok(Checked { shown, complete: report, undelivered })
 }
@@ -123,7 +129,16 @@ pub fn examine(
     let started = context.clock.now();
     let look = if options.fast { Look::Fast } else { Look::Full };
     let (scope, notes) = scan::scope(context, &options.paths, look)?;
-    let gather = Gather { findings: Mutex::default(), also };
+    let mut rules: Vec<RuleInfo> = force
+        .rules
+        .rules
+        .iter()
+        .map(|rule| RuleInfo { name: rule.name.clone(), severity: rule.severity, objects: 0 })
+        .collect();
+    let shelf = Shelf::new(state);
+    let scratch = || shelf.scratch();
+    let room = Room::new(&scratch);
+    let gathering = Gathering { gather: Gather::new(&rules, started, room), selection, also };
     let settings = Settings { background: options.background, ..scan::settings(&force.config) };
     let (outcome, spent) = scan::run_with(
         context,
@@ -131,26 +146,15 @@ pub fn examine(
         (&force.rules, selection),
         Some(&force.baseline),
         &scope,
-        &gather,
+        &gathering,
     )?;
     force.baseline.still_the_same()?;
 
-    let mut findings = gather.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for finding in &mut findings {
-        as_reported(finding, selection);
+    let found = gathering.gather.finish();
+    for (rule, objects) in rules.iter_mut().zip(&outcome.objects) {
+        rule.objects = *objects;
     }
     let differing = differing_sources(context, force);
-    let rules: Vec<RuleInfo> = force
-        .rules
-        .rules
-        .iter()
-        .zip(&outcome.objects)
-        .map(|(rule, objects)| RuleInfo {
-            name: rule.name.clone(),
-            severity: rule.severity,
-            objects: *objects,
-        })
-        .collect();
     let header = Header {
         host: force.host().to_owned(),
         root: name::bytes(&context.root).to_vec(),
@@ -165,14 +169,13 @@ pub fn examine(
             source_differs: !differing.is_empty(),
         },
     };
-    let (users, groups) = owners(context, &findings);
+    let (users, groups) = owners(context, &found);
     let mut builder = Report::builder(header, &rules)
-        .findings(&findings)
+        .found(found)
         .problems(&outcome.problems)
         .absent(absent_still(&outcome, force))
         .inactive(force.rules.inactive().map(|rule| rule.name.clone()))
         .names(users, groups);
-    drop(findings);
     for (path, text) in &differing {
         builder = builder.general_problem(Severity::Critical, path, text);
     }
@@ -188,7 +191,7 @@ pub fn examine(
         builder = builder.note(Some(path), Some(*rule), text);
     }
     let mut report = builder.finish();
-    keep(state, force, &mut report, options.store);
+    keep(&shelf, force, &mut report, options.store).map_err(unreadable)?;
     Ok(Examined { report, differing })
 }
 
@@ -231,24 +234,31 @@ pub fn as_reported(finding: &mut Finding, selection: &Selection) {
 }
 
 /// Marks what is new, seals the report and stores it; that it cannot be stored is said in it.
-fn keep(state: &StateDir, force: &Force, report: &mut Report, store: bool) {
-    let shelf = Shelf::new(state);
+fn keep(shelf: &Shelf<'_>, force: &Force, report: &mut Report, store: bool) -> std::io::Result<()> {
+    let scratch = || shelf.scratch();
+    let room = Room::new(&scratch);
     // What is left over of earlier reports only decides what is called new; one that cannot be
     // read is passed over, and `report verify` says so.
-    let earlier = shelf::newest_first(&shelf).map(|reports| reports.filter_map(Result::ok));
+    let earlier = shelf::newest_first(shelf).map(|reports| reports.filter_map(Result::ok));
     match earlier {
-        Ok(earlier) => report.mark_new(earlier),
-        Err(_) => report.mark_new(std::iter::empty::<Report>()),
+        Ok(earlier) => report.mark_new(earlier, room)?,
+        Err(_) => report.mark_new(std::iter::empty::<Report>(), room)?,
     }
-    report.seal();
+    report.seal()?;
     if !store {
-        return;
+        return Ok(());
     }
-    let kept = shelf::store(&shelf, report)
-        .and_then(|()| shelf::prune(&shelf, force.config.report.keep as usize).map(|_| ()));
-    if let Err(error) = kept {
-        report.mark_unstored(error.to_string());
+    let kept = shelf::store(shelf, report)
+        .and_then(|()| shelf::prune(shelf, force.config.report.keep as usize).map(|_| ()));
+    match kept {
+        Ok(()) => Ok(()),
+        Err(error) => report.mark_unstored(error.to_string()),
     }
+}
+
+/// What it means that changes that were put away cannot be read again.
+pub(super) fn unreadable(error: std::io::Error) -> Error {
+    Error::Other(format!("changes of the report: {error}"))
 }
 
 /// What is said about the baseline in a report.
@@ -397,31 +407,10 @@ fn remarks(context: &Context, spent: &Spent) -> Vec<String> {
 }
 
 /// Names of the users and groups that occur in what is told, by the checked system's own files.
-fn owners(
-    context: &Context,
-    findings: &[Finding],
-) -> (BTreeMap<u64, String>, BTreeMap<u64, String>) {
-    let mut users = BTreeSet::new();
-    let mut groups = BTreeSet::new();
-    for finding in findings {
-        let What::Change(change) = &finding.what else { continue };
-        let records = match change {
-            Change::Added { observed } => [Some(observed), None],
-            Change::Removed { recorded } => [recorded.as_ref(), None],
-            Change::Changed { recorded, observed, .. } => [recorded.as_ref(), Some(observed)],
-        };
-        for record in records.into_iter().flatten() {
-            users.extend(record.number(Attribute::Uid));
-            groups.extend(record.number(Attribute::Gid));
-        }
-    }
-    let keep = |numbers: BTreeSet<u64>, file: &str| {
-        if numbers.is_empty() {
-            return BTreeMap::new();
-        }
-        let mut names = people::names(&context.root, file);
-        names.retain(|number, _| numbers.contains(number));
-        names
+fn owners(context: &Context, found: &Found) -> (BTreeMap<u64, String>, BTreeMap<u64, String>) {
+    let named = |numbers: &BTreeSet<u64>, file: &str| match numbers.is_empty() {
+        true => BTreeMap::new(),
+        false => people::names(&context.root, file),
     };
-    (keep(users, "/etc/passwd"), keep(groups, "/etc/group"))
+    (named(&found.users, "/etc/passwd"), named(&found.groups, "/etc/group"))
 }

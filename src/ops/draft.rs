@@ -96,7 +96,10 @@ fn is_what_was_reviewed(state: &StateDir, force: &Force, sealed: Sealed) -> Resu
         )));
     }
     let report = super::report::load(&super::report::Shelf::new(state), Some(&id))?;
-    let reviewed: BTreeSet<_> = report.changes.iter().map(|change| change.path_bytes()).collect();
+    let mut reviewed = BTreeSet::new();
+    for change in &report.changes {
+        reviewed.insert(change.map_err(super::check::unreadable)?.path_bytes().into_owned());
+    }
     let mut stranger = None;
     super::history::differences(&force.baseline, &draft, &mut |difference| {
         let follows = match &difference.change {

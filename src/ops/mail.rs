@@ -4,8 +4,8 @@
 //! Every mail is in the outbox before it is sent. What goes wrong is told and changes nothing else:
 //! the report is stored, and the next `check` tries again.
 
-use super::Context;
 use super::force::Force;
+use super::{Context, check};
 use crate::alert::email::{Letter, Mailer, Sent};
 use crate::alert::outbox::{self, Mail, Outbox};
 use crate::alert::way::Run;
@@ -19,6 +19,7 @@ use crate::report::{Report, json, text};
 use crate::state::StateDir;
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 use std::time::Duration;
 
 /// Columns of a mail.
@@ -64,8 +65,16 @@ pub fn deliver(
     for (way, sink) in sinks.into_iter().enumerate() {
         // Who is named by a rule gets one mail, not one for each sink.
         let rules = if way == 0 { force.rules.rules.as_slice() } else { &[] };
-        for (to, part) in parts(sink, rules, report) {
-            round.post(way, now, to, &part);
+        match parts(sink, rules, report) {
+            Ok(parts) => {
+                for (to, part) in parts {
+                    round.post(way, now, to, &part);
+                }
+            }
+            Err(error) => {
+                let error = check::unreadable(error);
+                round.said.push(format!("{error}; report {} is not mailed", report.id));
+            }
         }
     }
     match lock {
@@ -82,10 +91,13 @@ pub fn deliver(
 /// is of the sink's severity, and to each set of recipients named by rules what those cover.
 ///
 /// A rule's recipients get what its rule covers whatever its severity: they were named for it.
-fn parts(sink: &Sink, rules: &[Rule], report: &Report) -> Vec<(Vec<String>, Report)> {
-    let SinkKind::Email { to, only_on_drift, .. } = &sink.kind else { return Vec::new() };
+///
+/// # Errors
+/// Those of reading the report's changes.
+fn parts(sink: &Sink, rules: &[Rule], report: &Report) -> io::Result<Vec<(Vec<String>, Report)>> {
+    let SinkKind::Email { to, only_on_drift, .. } = &sink.kind else { return Ok(Vec::new()) };
     let mut parts = Vec::new();
-    let severe = report.filtered(&[], Some(sink.min_severity));
+    let severe = report.filtered(&[], Some(sink.min_severity))?;
     if !only_on_drift || severe.drift_bits() != 0 {
         parts.push((to.clone(), report.clone()));
     }
@@ -101,7 +113,7 @@ fn parts(sink: &Sink, rules: &[Rule], report: &Report) -> Vec<(Vec<String>, Repo
     }
     for (covered, recipients) in alike {
         let covered: Vec<String> = covered.into_iter().map(str::to_owned).collect();
-        let part = report.filtered(&covered, None);
+        let part = report.filtered(&covered, None)?;
         // What belongs to no rule is for the sink's own recipients to act on.
         let concerned = !part.changes.is_empty()
             || !part.errors.is_empty()
@@ -110,7 +122,7 @@ fn parts(sink: &Sink, rules: &[Rule], report: &Report) -> Vec<(Vec<String>, Repo
             parts.push((recipients, part));
         }
     }
-    parts
+    Ok(parts)
 }
 
 /// One delivery: the ways there are, what was tried, what there is to say.
@@ -161,7 +173,14 @@ impl<'a> Round<'a> {
     /// Queues a part of a report; one that cannot be queued is sent at once.
     fn post(&mut self, way: usize, now: DateTime<Utc>, to: Vec<String>, part: &Report) {
         let mailer = &self.ways[way];
-        let letter = letter(part, &to, now);
+        let letter = match letter(part, &to, now) {
+            Ok(letter) => letter,
+            Err(error) => {
+                let error = check::unreadable(error);
+                self.said.push(format!("{error}; report {} is not mailed", part.id));
+                return;
+            }
+        };
         let message = match mailer.compose(&letter) {
             Ok(message) => message,
             Err(error) => {
@@ -262,14 +281,17 @@ impl<'a> Round<'a> {
 }
 
 /// The mail about a report, or a part of one.
-fn letter(report: &Report, to: &[String], now: DateTime<Utc>) -> Letter {
-    let (mut text, level) = body(report);
-    let mut document = Vec::new();
-    // Writing to memory cannot fail, and a report can always be written as JSON.
-    let written = json::write(report, &mut document).is_ok();
+///
+/// # Errors
+/// Those of reading its changes.
+fn letter(report: &Report, to: &[String], now: DateTime<Utc>) -> io::Result<Letter> {
+    let (mut text, level) = body(report)?;
+    let mut document = Bounded::new(ATTACHMENT_BYTES);
+    let written = json::write(report, &mut document);
+    document.written(written)?;
     let stored = format!("fim report show {} --format json", report.id);
-    let attachment = if written && document.len() <= ATTACHMENT_BYTES {
-        Some((format!("{}.json", report.id), document))
+    let attachment = if document.is_whole() {
+        Some((format!("{}.json", report.id), document.bytes))
     } else {
         text.push_str(&format!(
             "\nThe report as JSON is too large for a mail; to see it:\n  {stored}\n"
@@ -282,7 +304,7 @@ fn letter(report: &Report, to: &[String], now: DateTime<Utc>) -> Letter {
             report.id
         ));
     }
-    Letter {
+    Ok(Letter {
         to: to.to_vec(),
         subject: subject(report),
         date: now,
@@ -292,23 +314,60 @@ fn letter(report: &Report, to: &[String], now: DateTime<Utc>) -> Letter {
         events: None,
         text,
         attachment,
-    }
+    })
 }
 
 /// The report as text, in as much detail as a mail can hold, and its level.
-fn body(report: &Report) -> (String, u8) {
+fn body(report: &Report) -> io::Result<(String, u8)> {
     let zone = Zone::Local;
     let mut level = 3;
     loop {
         let options = TextOptions { level, width: Some(WIDTH), color: false, utf8: true, zone };
-        let mut bytes = Vec::new();
-        // Writing to memory cannot fail.
-        let _ = text::render(report, options, &mut bytes);
-        if bytes.len() <= TEXT_BYTES || level == 1 {
+        let mut text = Bounded::new(if level == 1 { usize::MAX } else { TEXT_BYTES });
+        let written = text::render(report, options, &mut text);
+        text.written(written)?;
+        if text.is_whole() {
             // The renderer writes UTF-8 and nothing else.
-            return (String::from_utf8(bytes).unwrap_or_default(), level);
+            return Ok((String::from_utf8(text.bytes).unwrap_or_default(), level));
         }
         level -= 1;
+    }
+}
+
+/// What is written, as long as it is not too much; writing more is an error.
+struct Bounded {
+    bytes: Vec<u8>,
+    /// Bytes that are still taken; `None` once there were more.
+    left: Option<usize>,
+}
+
+impl Bounded {
+    fn new(limit: usize) -> Bounded {
+        Bounded { bytes: Vec::new(), left: Some(limit) }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// An error of writing that is none of ours.
+    fn written(&self, written: io::Result<()>) -> io::Result<()> {
+        if self.is_whole() { written } else { Ok(()) }
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self.left.and_then(|left| left.checked_sub(bytes.len()));
+        if self.left.is_none() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -324,11 +383,11 @@ fn subject(report: &Report) -> String {
         };
     }
     let counted = Severity::ALL.iter().rev().filter_map(|severity| {
-        let count = report.changes.iter().filter(|change| change.severity == *severity).count();
+        let count = report.changes.tally(*severity).total();
         (count > 0).then(|| format!("{count} {severity}"))
     });
     let counted: Vec<String> = counted.collect();
-    let new = report.changes.iter().filter(|change| change.new).count();
+    let new = report.changes.tally_of_all().new;
     let rest = if incomplete.is_empty() { "" } else { "; incomplete" };
     format!("[fim] {host}: {} ({new} new){rest}", counted.join(", "))
 }
@@ -372,8 +431,8 @@ mod tests {
     }
 
     /// Who gets a part, and the paths in it.
-    fn told(sink: &Sink, rules: &[Rule], report: &Report) -> Vec<(String, usize)> {
-        let parts = parts(sink, rules, report);
+    fn told(sink: &Sink, rules: &[Rule], report: &Report) -> Vec<(String, u64)> {
+        let parts = parts(sink, rules, report).unwrap();
         parts.into_iter().map(|(to, part)| (to.join(" "), part.changes.len())).collect()
     }
 
@@ -390,7 +449,7 @@ mod tests {
         report.errors = sample::report().errors;
         report.coverage = sample::report().coverage;
         report.policy.source_differs = true;
-        report.mark_unstored("no space left".to_owned());
+        report.mark_unstored("no space left".to_owned()).unwrap();
         assert_eq!(
             subject(&report),
             "[fim] mail1: incomplete: 1 not examined, 1 severe coverage problem, source differs, not stored"
@@ -404,7 +463,7 @@ mod tests {
         let mut report = sample::report();
         report.errors.clear();
         report.coverage.clear();
-        report.changes.retain(|change| change.severity == Severity::Low);
+        report.changes.edit(|changes| changes.retain(|change| change.severity == Severity::Low));
         let low = report.changes.len();
         assert!(low > 0);
         assert_eq!(told(&sinks("")[0], &[], &report), []);
@@ -420,7 +479,8 @@ mod tests {
     #[test]
     fn recipients_of_rules_are_grouped_by_what_they_get() {
         let report = sample::report();
-        let of = |rule: &str| report.changes.iter().filter(|change| change.rule == rule).count();
+        let entries = report.changes.entries();
+        let of = |rule: &str| entries.iter().filter(|change| change.rule == rule).count() as u64;
         let rule = |name: &str, email: &str| {
             format!(
                 "[[rule]]\nname = {name:?}\npaths = [\"/{name}\"]\nprofile = \"config\"\nemail = [{email}]\n"
@@ -446,16 +506,17 @@ mod tests {
     #[test]
     fn a_huge_report_becomes_a_mail_that_servers_take() {
         let mut report = sample::report();
-        let one = report.changes[0].clone();
-        report.changes = (0..50_000)
-            .map(|number| {
+        report.changes.edit(|changes| {
+            let one = changes[0].clone();
+            let alike = (0..50_000).map(|number| {
                 let path = format!("/usr/share/doc/{number}");
                 crate::report::ChangeEntry { path, path_bytes: None, ..one.clone() }
-            })
-            .collect();
-        report.seal();
+            });
+            *changes = alike.collect();
+        });
+        report.seal().unwrap();
         let now = "2026-11-20T03:15:00Z".parse().unwrap();
-        let letter = letter(&report, &["root".to_owned()], now);
+        let letter = letter(&report, &["root".to_owned()], now).unwrap();
         assert!(letter.attachment.is_none());
         assert!(letter.text.len() < TEXT_BYTES + 1000, "{}", letter.text.len());
         assert!(letter.text.starts_with("fim: mail1: DRIFT"));

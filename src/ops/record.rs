@@ -103,11 +103,10 @@ fn drift(
 ) -> Result<(), journal::Error> {
     // What a daemon saw while this check was on its way, it knows better.
     let is_newer = |open: &Open| teller == Teller::Alert && open.last_seen >= report.started;
-    let mut found = BTreeSet::new();
     for change in &report.changes {
-        let mut sighting = alerts::of_change(stamp, change);
+        let change = change.map_err(unreadable)?;
+        let mut sighting = alerts::of_change(stamp, &change);
         sighting.event.report = Some(report.id.clone());
-        found.insert(sighting.path.clone());
         if batch.open_at(&sighting.path)?.is_some_and(|open| is_newer(&open)) {
             continue;
         }
@@ -122,19 +121,30 @@ fn drift(
     let scope: Vec<_> = report.scope.paths.iter().map(|path| path.bytes()).collect();
     let is_in_scope =
         |path: &[u8]| scope.is_empty() || scope.iter().any(|top| name::is_below(path, top));
-    let mut over = Vec::new();
-    batch.each_open(|path, open| {
-        // What could not be examined is neither resolved nor seen.
-        let is_over = !found.contains(&path) && is_in_scope(&path) && !is_unexamined(&path);
-        if is_over && !is_newer(&open) {
-            over.push((path, open));
+    // Both by path, side by side, so that neither has to be in memory.
+    let mut found = report.changes.lookup();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = batch.open_after(after.as_deref())?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for (path, open) in page {
+            // What could not be examined is neither resolved nor seen.
+            let is_over = found.at(&path).map_err(unreadable)?.is_none()
+                && is_in_scope(&path)
+                && !is_unexamined(&path);
+            if is_over && !is_newer(&open) {
+                ledger::resolve(batch, &path, &open, |was| {
+                    of_report(stamp.resolved(&path, was), report)
+                })?;
+            }
         }
-        Ok(())
-    })?;
-    for (path, open) in over {
-        ledger::resolve(batch, &path, &open, |was| of_report(stamp.resolved(&path, was), report))?;
     }
-    Ok(())
+}
+
+/// What it means for the journal that the report cannot be read.
+fn unreadable(error: std::io::Error) -> journal::Error {
+    journal::Error::Unusable(super::check::unreadable(error).to_string())
 }
 
 fn of_report(mut event: Event, report: &Report) -> Event {

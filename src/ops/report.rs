@@ -1,12 +1,14 @@
 //! `fim report`: what is stored, shown and verified again.
 
 use super::{Context, Error};
+use crate::model::name;
 use crate::report::Report;
 use crate::report::shelf::{self, ShelfDir, ShelfError};
 use crate::state::StateDir;
 use crate::state::error::StateError;
 use crate::state::names::REPORTS;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 /// Largest stored report that is read.
 const REPORT_LIMIT: u64 = 4 * 1024 * 1024 * 1024;
@@ -46,13 +48,24 @@ impl ShelfDir for Shelf<'_> {
         Ok(entries.into_iter().filter_map(|entry| String::from_utf8(entry).ok()).collect())
     }
 
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        self.state.read(&Shelf::object(name), REPORT_LIMIT).map_err(plain)
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read + '_>> {
+        let object = Shelf::object(name);
+        let file = self.state.open_file(&object).map_err(plain)?;
+        if file.metadata()?.len() > REPORT_LIMIT {
+            let name = name::escape(object.as_bytes());
+            return Err(plain(StateError::TooLarge { name, limit: REPORT_LIMIT }));
+        }
+        // One that grows meanwhile is not what was sealed.
+        Ok(Box::new(file.take(REPORT_LIMIT)))
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, name: &str, write: shelf::Write<'_>) -> io::Result<()> {
         self.state.make_dir(REPORTS).map_err(plain)?;
-        self.state.write_durably(&Shelf::object(name), 0o600, bytes).map_err(plain)
+        self.state.write_durably_by(&Shelf::object(name), 0o600, write).map_err(plain)
+    }
+
+    fn scratch(&self) -> io::Result<File> {
+        self.state.scratch().map_err(plain)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -72,7 +85,7 @@ fn shelf_error(error: ShelfError) -> Error {
     }
 }
 
-/// The ID of a stored report, and the report or why it is not believed.
+/// The ID of a stored report, and the report without its changes, or why it is not believed.
 pub type Listed = (String, Result<Report, String>);
 
 /// All stored reports, oldest first; those that are not as they were sealed with the reason.
@@ -83,7 +96,7 @@ pub fn list(context: &Context) -> Result<Vec<Listed>, Error> {
     Ok(ids
         .into_iter()
         .map(|id| {
-            let report = shelf::load(&shelf, &id).map_err(|error| error.to_string());
+            let report = shelf::head(&shelf, &id).map_err(|error| error.to_string());
             (id, report)
         })
         .collect())

@@ -8,7 +8,6 @@ use super::report::Shelf;
 use super::watch::live::Live;
 use super::{Context, Error, check, sink};
 use crate::config::sink::Sink;
-use crate::journal::drift::Open;
 use crate::journal::{self, Head, Journal};
 use crate::model::severity::Severity;
 use crate::report::{Report, shelf};
@@ -242,23 +241,27 @@ fn remembered(
         let Some(journal) = Journal::open(state)? else { return Ok(None) };
         journal.check_tail()?;
         let sound = JournalState::Sound { records: journal.records()?, head: journal.head()? };
-        Ok::<_, journal::Error>(Some((sound, journal.open_drift()?, journal.complete_check()?)))
+        let mut open = BTreeMap::new();
+        journal.each_open(|_, drift| add(&mut open, drift.severity, &drift.first_seen))?;
+        Ok::<_, journal::Error>(Some((sound, open, journal.complete_check()?)))
     };
     let (journal, has_seen) = match read() {
         Ok(None) => (JournalState::Missing, false),
         Err(error) => (JournalState::Unreadable(error.to_string()), false),
         Ok(Some((sound, open, seen))) => {
-            for Open { severity, first_seen, .. } in open.into_values() {
-                add(&mut counts, severity, &first_seen);
-            }
+            counts = open;
             (sound, seen.as_ref() == report.map(|report| &report.id))
         }
     };
     // What was accepted since is in no report of this generation.
     if let Some(report) = report.filter(|r| !has_seen && r.baseline.generation == generation) {
         counts.clear();
-        for change in &report.changes {
-            add(&mut counts, change.severity, &change.first_seen);
+        for severity in Severity::ALL {
+            let tally = report.changes.tally(severity);
+            if let Some(since) = &tally.since {
+                let objects = tally.total();
+                counts.insert(severity, Count { objects, since: since.clone() });
+            }
         }
     }
     (journal, counts)

@@ -3,20 +3,19 @@
 //! Decides the report's form of values and the order of its entries; the same findings in any
 //! order make the same report. What is new in it is told afterwards, by `history.rs`.
 
+use super::gather::{Counts, Found};
 use super::{
-    AttributeEntry, AttributeValue, BaselineInfo, ChangeEntry, ChangeKind, CoverageEntry,
-    ErrorEntry, FORMAT, Names, NoteEntry, PathName, PolicyInfo, Report, RuleEntry, ScopeInfo,
-    Summary, forms,
+    AttributeEntry, AttributeValue, BaselineInfo, ChangeKind, CoverageEntry, FORMAT, Names,
+    NoteEntry, PathName, PolicyInfo, Report, RuleEntry, ScopeInfo, Summary, forms,
 };
 use crate::model::attribute::Attribute;
-use crate::model::change::{Change, Finding, Problem, RuleIndex, What};
+use crate::model::change::{Change, Problem, RuleIndex};
 use crate::model::clock;
-use crate::model::name;
 use crate::model::record::Record;
 use crate::model::severity::Severity;
 use crate::model::value::{self, Kind, Value};
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of an examination besides its findings.
 #[derive(Clone, Debug)]
@@ -60,8 +59,7 @@ pub struct Builder<'a> {
     users: BTreeMap<u64, String>,
     groups: BTreeMap<u64, String>,
     // Entries beside the bytes they are sorted by.
-    changes: Vec<(Vec<u8>, ChangeEntry)>,
-    errors: Vec<(Vec<u8>, ErrorEntry)>,
+    found: Found,
     coverage: Vec<(Vec<u8>, CoverageEntry)>,
     notes: Vec<(Vec<u8>, NoteEntry)>,
     absent: Vec<Vec<u8>>,
@@ -76,8 +74,7 @@ impl Report {
             rules,
             users: BTreeMap::new(),
             groups: BTreeMap::new(),
-            changes: Vec::new(),
-            errors: Vec::new(),
+            found: Found::default(),
             coverage: Vec::new(),
             notes: Vec::new(),
             absent: Vec::new(),
@@ -87,33 +84,11 @@ impl Report {
 }
 
 impl Builder<'_> {
-    /// Adds findings.
-    ///
-    /// # Panics
-    /// If a finding's rule is not one of the rules, which is an error in the program.
+    /// What was found, under the same rules.
     #[must_use]
-    pub fn findings<'f>(mut self, findings: impl IntoIterator<Item = &'f Finding>) -> Self {
-        for finding in findings {
-            let path = finding.path();
-            match &finding.what {
-                What::Change(change) => {
-                    let entry = self.change(&path, finding.rule, change);
-                    self.changes.push((path, entry));
-                }
-                What::Unexamined(unexamined) => {
-                    let rule = self.rule(finding.rule).name.clone();
-                    let error = unexamined.cause.clone();
-                    let (text, path_bytes) = forms(&path);
-                    self.errors.push((path, ErrorEntry { path: text, path_bytes, error, rule }));
-                }
-                What::Equal { .. } => {}
-                What::Rotated { now } => {
-                    let note =
-                        format!("rotated: what was recorded now stands as {}", name::escape(now));
-                    self = self.note(Some(&path), Some(finding.rule), note);
-                }
-            }
-        }
+    pub fn found(mut self, mut found: Found) -> Self {
+        self.notes.append(&mut found.notes);
+        self.found = found;
         self
     }
 
@@ -176,10 +151,7 @@ impl Builder<'_> {
     /// The report: sorted and counted, every change new, not sealed yet.
     pub fn finish(mut self) -> Report {
         let rules = self.table();
-        self.changes.sort_by(|(path, change), (other_path, other)| {
-            other.severity.cmp(&change.severity).then_with(|| path.cmp(other_path))
-        });
-        self.errors.sort_by(|(path, error), (other_path, other)| {
+        self.found.errors.sort_by(|(path, error), (other_path, other)| {
             path.cmp(other_path).then_with(|| error.error.cmp(&other.error))
         });
         self.coverage.sort_by(|(path, gap), (other_path, other)| {
@@ -195,10 +167,10 @@ impl Builder<'_> {
         self.absent.sort();
         self.absent.dedup();
         self.inactive.sort();
-        let changes: Vec<ChangeEntry> = self.changes.into_iter().map(|(_, entry)| entry).collect();
+        let found = self.found;
         let names = Names {
-            users: occurring(&changes, Attribute::Uid, &self.users),
-            groups: occurring(&changes, Attribute::Gid, &self.groups),
+            users: occurring(&found.users, &self.users),
+            groups: occurring(&found.groups, &self.groups),
         };
         let header = self.header;
         let mut report = Report {
@@ -217,8 +189,8 @@ impl Builder<'_> {
             policy: header.policy,
             summary: Summary { bytes_hashed: header.bytes_hashed, ..Summary::default() },
             rules,
-            changes,
-            errors: self.errors.into_iter().map(|(_, entry)| entry).collect(),
+            changes: found.changes,
+            errors: found.errors.into_iter().map(|(_, entry)| entry).collect(),
             inactive_rules: self.inactive,
             absent: self.absent.iter().map(|path| PathName::of(path)).collect(),
             coverage: self.coverage.into_iter().map(|(_, entry)| entry).collect(),
@@ -234,23 +206,6 @@ impl Builder<'_> {
         self.rules.get(rule.get()).expect("findings come with the rules they were found under")
     }
 
-    fn change(&self, path: &[u8], rule: RuleIndex, change: &Change) -> ChangeEntry {
-        let (path, path_bytes) = forms(path);
-        let attributes = attributes(change);
-        ChangeEntry {
-            path,
-            path_bytes,
-            kind: kind(change),
-            object_type: change.object_type().map(|object_type| object_type.word().to_owned()),
-            rule: self.rule(rule).name.clone(),
-            severity: self.rule(rule).severity,
-            new: true,
-            first_seen: clock::rfc3339(self.header.started),
-            follows: !attributes.is_empty() && attributes.iter().all(|entry| entry.follows),
-            attributes,
-        }
-    }
-
     fn gap(&mut self, path: &[u8], rule: Option<String>, problem: &str, severity: Severity) {
         let (text, path_bytes) = forms(path);
         let problem = problem.to_owned();
@@ -259,21 +214,15 @@ impl Builder<'_> {
     }
 
     fn table(&self) -> Vec<RuleEntry> {
-        let mut found: HashMap<(&str, ChangeKind), u64> = HashMap::new();
-        for (_, change) in &self.changes {
-            *found.entry((&change.rule, change.kind)).or_default() += 1;
-        }
-        let count = |rule: &RuleInfo, kind| found.get(&(rule.name.as_str(), kind)).copied();
+        let counts = |at: usize| self.found.counts.get(at).copied().unwrap_or_default();
         self.rules
             .iter()
-            .filter(|rule| !self.inactive.contains(&rule.name))
-            .map(|rule| RuleEntry {
-                name: rule.name.clone(),
-                severity: rule.severity,
-                objects: rule.objects,
-                added: count(rule, ChangeKind::Added).unwrap_or_default(),
-                removed: count(rule, ChangeKind::Removed).unwrap_or_default(),
-                changed: count(rule, ChangeKind::Changed).unwrap_or_default(),
+            .enumerate()
+            .filter(|(_, rule)| !self.inactive.contains(&rule.name))
+            .map(|(at, rule)| {
+                let Counts { added, removed, changed } = counts(at);
+                let RuleInfo { name, severity, objects } = rule.clone();
+                RuleEntry { name, severity, objects, added, removed, changed }
             })
             .collect()
     }
@@ -346,30 +295,40 @@ fn published(attribute: Attribute, value: &Value) -> (AttributeValue, Option<Str
     }
 }
 
-/// The names of the numbers that an attribute has in the changes.
-fn occurring(
-    changes: &[ChangeEntry],
-    attribute: Attribute,
-    names: &BTreeMap<u64, String>,
-) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    let entries = changes.iter().flat_map(|change| &change.attributes);
-    for entry in entries.filter(|entry| entry.name == attribute.key()) {
-        for value in [&entry.old, &entry.new] {
-            if let Some(AttributeValue::Number(number)) = value
-                && let Some(name) = names.get(number)
-            {
-                found.entry(number.to_string()).or_insert_with(|| name.clone());
-            }
-        }
+/// The names of the numbers that occur.
+fn occurring(numbers: &BTreeSet<u64>, names: &BTreeMap<u64, String>) -> BTreeMap<String, String> {
+    let named = numbers.iter().filter_map(|number| names.get(number).map(|name| (number, name)));
+    named.map(|(number, name)| (number.to_string(), name.clone())).collect()
+}
+
+#[cfg(test)]
+impl Builder<'_> {
+    /// Adds findings that are at hand.
+    pub(crate) fn findings<'f>(
+        self,
+        findings: impl IntoIterator<Item = &'f crate::model::change::Finding>,
+    ) -> Self {
+        self.findings_in(super::changes::Room::memory(), findings)
     }
-    found
+
+    /// The same, with so much room.
+    pub(crate) fn findings_in<'f>(
+        self,
+        room: super::changes::Room<'_>,
+        findings: impl IntoIterator<Item = &'f crate::model::change::Finding>,
+    ) -> Self {
+        let gather = super::gather::Gather::new(self.rules, self.header.started, room);
+        gather.take(findings);
+        let found = gather.finish();
+        self.found(found)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{json, sample};
     use super::*;
+    use crate::model::change::What;
     use crate::model::facts::ObjectType;
     use expect_test::expect;
 
@@ -381,7 +340,7 @@ mod tests {
         findings.reverse();
         assert_eq!(sample::builder(&rules).findings(&findings).finish(), report);
         let order: Vec<_> =
-            report.changes.iter().take(5).map(|change| change.path.as_str()).collect();
+            report.changes.iter().take(5).map(|change| change.unwrap().path).collect();
         assert_eq!(
             order,
             [
@@ -404,8 +363,12 @@ mod tests {
         let report = Report::builder(sample::header("2026-11-20T02:15:00Z"), &rules)
             .findings(findings.iter().rev())
             .finish();
-        let sorted: Vec<_> =
-            report.changes.iter().map(|change| change.path_bytes().into_owned()).collect();
+        let sorted: Vec<_> = report
+            .changes
+            .entries()
+            .iter()
+            .map(|change| change.path_bytes().into_owned())
+            .collect();
         assert_eq!(sorted, names);
     }
 

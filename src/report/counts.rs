@@ -1,8 +1,9 @@
 //! What a report comes to: its counts, its exit code, and those of a part of it.
 
-use super::{ChangeKind, Report, Summary};
+use super::{Report, Summary};
 use crate::model::severity::Severity;
 use std::collections::BTreeMap;
+use std::io;
 
 impl Report {
     /// The exit code of what the report holds: the one home of its bits.
@@ -12,14 +13,14 @@ impl Report {
     /// stored. A directory whose differences only follow counts as changed: an entry below may lie
     /// outside the scope, and then nothing else tells of it.
     pub fn drift_bits(&self) -> u8 {
-        let kind = |kind: ChangeKind| self.changes.iter().any(|change| change.kind == kind);
+        let changes = self.changes.tally_of_all();
         let incomplete = !self.errors.is_empty()
             || self.coverage.iter().any(|entry| entry.severity >= Severity::High)
             || self.policy.source_differs
             || self.unstored.is_some();
-        u8::from(kind(ChangeKind::Added))
-            | u8::from(kind(ChangeKind::Removed)) << 1
-            | u8::from(kind(ChangeKind::Changed)) << 2
+        u8::from(changes.added > 0)
+            | u8::from(changes.removed > 0) << 1
+            | u8::from(changes.changed > 0) << 2
             | u8::from(incomplete) << 3
     }
 
@@ -28,8 +29,10 @@ impl Report {
     ///
     /// What belongs to no rule stays. The ID stays that of the whole report, which is the one that
     /// is stored and can be accepted.
-    #[must_use]
-    pub fn filtered(&self, rules: &[String], min_severity: Option<Severity>) -> Report {
+    ///
+    /// # Errors
+    /// Those of reading the changes.
+    pub fn filtered(&self, rules: &[String], min_severity: Option<Severity>) -> io::Result<Report> {
         let severities: BTreeMap<&str, Severity> =
             self.rules.iter().map(|rule| (rule.name.as_str(), rule.severity)).collect();
         let named = |rule: &str| rules.is_empty() || rules.iter().any(|name| name == rule);
@@ -41,7 +44,7 @@ impl Report {
         part.scope.rules = rules.to_vec();
         part.scope.min_severity = min_severity;
         part.rules.retain(|rule| shown(&rule.name));
-        part.changes.retain(|change| named(&change.rule) && severe(change.severity));
+        part.changes = self.changes.part(rules, min_severity)?;
         part.errors.retain(|error| shown(&error.rule));
         part.coverage.retain(|entry| match &entry.rule {
             Some(rule) => named(rule) && severe(entry.severity),
@@ -50,29 +53,31 @@ impl Report {
         part.notes.retain(|note| shown_if_any(&note.rule));
         part.inactive_rules.retain(|rule| named(rule));
         part.count();
-        part
+        Ok(part)
     }
 
     /// Says that the report could not be stored, and seals it again if it was sealed.
-    pub fn mark_unstored(&mut self, cause: String) {
+    ///
+    /// # Errors
+    /// Those of reading the changes.
+    pub fn mark_unstored(&mut self, cause: String) -> io::Result<()> {
         self.unstored = Some(cause);
         self.count();
         if !self.id.is_empty() {
-            self.seal();
+            self.seal()?;
         }
+        Ok(())
     }
 
     /// Makes the summary that of the entries.
     pub(super) fn count(&mut self) {
-        let of = |kind: ChangeKind| {
-            self.changes.iter().filter(|change| change.kind == kind).map(|_| 1).sum()
-        };
+        let changes = self.changes.tally_of_all();
         self.summary = Summary {
             objects: self.rules.iter().fold(0, |sum, rule| sum.saturating_add(rule.objects)),
             bytes_hashed: self.summary.bytes_hashed,
-            added: of(ChangeKind::Added),
-            removed: of(ChangeKind::Removed),
-            changed: of(ChangeKind::Changed),
+            added: changes.added,
+            removed: changes.removed,
+            changed: changes.changed,
             errors: self.errors.iter().map(|_| 1).sum(),
             exit_code: self.drift_bits(),
         };
@@ -106,7 +111,8 @@ mod tests {
         report.policy.source_differs = true;
         assert_eq!(bits_of(&mut report), 8);
         report.policy.source_differs = false;
-        report.changes = whole.changes.iter().filter(|change| change.follows).cloned().collect();
+        report.changes = whole.changes;
+        report.changes.edit(|changes| changes.retain(|change| change.follows));
         assert_eq!((report.changes.len(), bits_of(&mut report)), (1, 4));
     }
 
@@ -114,7 +120,7 @@ mod tests {
     fn a_report_that_could_not_be_stored_says_so_under_its_own_id() {
         let mut report = sample::clean();
         let id = report.id.clone();
-        report.mark_unstored("no space left on device".to_owned());
+        report.mark_unstored("no space left on device".to_owned()).unwrap();
         assert_eq!(report.summary.exit_code, 8);
         assert_ne!(report.id, id);
         let mut bytes = Vec::new();
@@ -125,7 +131,7 @@ mod tests {
     #[test]
     fn a_filtered_report_counts_what_it_shows() {
         let whole = sample::report();
-        let part = whole.filtered(&["accounts".to_owned()], None);
+        let part = whole.filtered(&["accounts".to_owned()], None).unwrap();
         let counts = |report: &Report| {
             let s = &report.summary;
             (s.objects, s.added, s.removed, s.changed, s.errors, s.exit_code)
@@ -137,9 +143,9 @@ mod tests {
         assert!(part.coverage.is_empty());
         assert_eq!(part.notes.len(), 2, "the note of no rule stays");
 
-        let part = whole.filtered(&[], Some(Severity::High));
+        let part = whole.filtered(&[], Some(Severity::High)).unwrap();
         assert_eq!(counts(&part), (4_033, 1, 1, 2, 1, 15));
-        let part = whole.filtered(&["documentation".to_owned()], Some(Severity::High));
+        let part = whole.filtered(&["documentation".to_owned()], Some(Severity::High)).unwrap();
         assert_eq!(counts(&part), (0, 0, 0, 0, 0, 0));
         assert!(part.scope.is_limited());
     }
@@ -148,12 +154,12 @@ mod tests {
     fn a_source_that_differs_counts_in_every_view() {
         let mut whole = sample::report();
         whole.policy.source_differs = true;
-        assert_eq!(whole.filtered(&["none".to_owned()], None).summary.exit_code, 8);
+        assert_eq!(whole.filtered(&["none".to_owned()], None).unwrap().summary.exit_code, 8);
         let rules: [RuleInfo; 0] = [];
         let unvouched = Report::builder(sample::header("2026-11-20T02:15:00Z"), &rules)
             .general_problem(Severity::High, b"/var/lib/fim/keys/local.pub", "nobody vouches")
             .finish();
-        let part = unvouched.filtered(&["x".to_owned()], Some(Severity::Critical));
+        let part = unvouched.filtered(&["x".to_owned()], Some(Severity::Critical)).unwrap();
         assert_eq!(part.summary.exit_code, 8);
     }
 }

@@ -4,51 +4,47 @@
 //! what counts as drift. It errs towards new: an edited older report can make drift look old, and
 //! the drift is listed all the same.
 
+use super::changes::{Changes, Room, Writer};
 use super::{ChangeEntry, Report, ScopeInfo};
 use crate::model::name;
+use crate::model::severity::Severity;
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::io;
 
 impl Report {
-    /// Tells which changes the reports before, newest first, already had.
+    /// Tells which changes the reports before, newest first, already had. So far all of them are
+    /// new.
     ///
     /// Decisive for a change is the newest report of the same host and chain of baselines that
     /// looked at its path. If the change is in it, it was first seen then or earlier, and is new
     /// only if it drifted further. No more reports are taken than needed, so that they may be read
     /// from disk one by one.
-    pub fn mark_new<R: Borrow<Report>>(&mut self, previous: impl IntoIterator<Item = R>) {
-        let started = self.started.clone();
-        let mut open: Vec<usize> = (0..self.changes.len()).collect();
-        for change in &mut self.changes {
-            change.new = true;
-            change.first_seen.clone_from(&started);
-        }
+    ///
+    /// # Errors
+    /// Those of reading changes of either.
+    pub fn mark_new<R: Borrow<Report>>(
+        &mut self,
+        previous: impl IntoIterator<Item = R>,
+        room: Room<'_>,
+    ) -> io::Result<()> {
+        // Of all that is kept for each change only this is in memory: whether it is decided.
+        let mut decided = vec![false; usize::try_from(self.changes.len()).unwrap_or(usize::MAX)];
+        let mut open = decided.len();
         let mut previous = previous.into_iter();
-        while !open.is_empty() {
+        while open > 0 {
             let Some(before) = previous.next() else { break };
             let before = before.borrow();
             if !self.continues(before) {
                 continue;
             }
-            let listed: HashMap<_, &ChangeEntry> =
-                before.changes.iter().map(|change| (change.path_bytes(), change)).collect();
-            let unexamined: HashSet<_> =
-                before.errors.iter().map(|error| error.path_bytes()).collect();
-            open.retain(|index| {
-                let change = &mut self.changes[*index];
-                let path = change.path_bytes().into_owned();
-                if let Some(earlier) = listed.get(path.as_slice()) {
-                    if same_record(earlier, change) {
-                        change.new = !same_drift(earlier, change);
-                        change.first_seen.clone_from(&earlier.first_seen);
-                    }
-                    return false;
-                }
-                let looked_at = before.scope.covers(&path, change)
-                    && !ancestors(&path).any(|above| unexamined.contains(above));
-                !looked_at
-            });
+            let (changes, count) = told_by(before, &self.changes, &mut decided, room)?;
+            if count > 0 {
+                self.changes = changes;
+                open -= count;
+            }
         }
+        Ok(())
     }
 
     /// Whether `before` is of the same host and could be of the same chain of baselines.
@@ -60,6 +56,42 @@ impl Report {
                 std::cmp::Ordering::Greater => false,
             }
     }
+}
+
+/// The changes by what a report before says of them, and of how many it decides.
+fn told_by(
+    before: &Report,
+    changes: &Changes,
+    decided: &mut [bool],
+    room: Room<'_>,
+) -> io::Result<(Changes, usize)> {
+    let unexamined: HashSet<_> = before.errors.iter().map(|error| error.path_bytes()).collect();
+    let mut told = Writer::new(room);
+    let mut count = 0;
+    let mut decided = decided.iter_mut();
+    for severity in Severity::ALL.into_iter().rev() {
+        let mut listed = before.changes.lookup();
+        for change in changes.of_severity(severity) {
+            let mut change = change?;
+            // There is one for each change.
+            if let Some(is_decided) = decided.next().filter(|is_decided| !**is_decided) {
+                let path = change.path_bytes().into_owned();
+                if let Some(earlier) = listed.at(&path)? {
+                    if same_record(earlier, &change) {
+                        change.new = !same_drift(earlier, &change);
+                        change.first_seen.clone_from(&earlier.first_seen);
+                    }
+                    *is_decided = true;
+                } else {
+                    *is_decided = before.scope.covers(&path, &change)
+                        && !ancestors(&path).any(|above| unexamined.contains(above));
+                }
+                count += usize::from(*is_decided);
+            }
+            told.push(&change);
+        }
+    }
+    Ok((told.finish(), count))
 }
 
 impl ScopeInfo {
@@ -106,6 +138,7 @@ fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::changes::Room;
     use super::super::sample::{self, DOCS, PROGRAMS, difference, finding};
     use super::super::{PathName, Report};
     use crate::model::attribute::Attribute;
@@ -138,8 +171,8 @@ mod tests {
 
     /// Whether the first change is new, and since when it is open.
     fn told(mut report: Report, previous: &[Report]) -> (bool, String) {
-        report.mark_new(previous);
-        let change = &report.changes[0];
+        report.mark_new(previous, Room::memory()).unwrap();
+        let change = &report.changes.entries()[0];
         (change.new, change.first_seen.clone())
     }
 
@@ -215,7 +248,7 @@ mod tests {
         let mut later = now(resized(1, 2));
         let mut read = 0;
         let previous = [report(SECOND, vec![]), report(FIRST, vec![])];
-        later.mark_new(previous.iter().inspect(|_| read += 1));
+        later.mark_new(previous.iter().inspect(|_| read += 1), Room::memory()).unwrap();
         assert_eq!(read, 1);
     }
 

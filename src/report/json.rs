@@ -1,4 +1,4 @@
-//! JSON and NDJSON, and the seal that ties a report to its ID.
+//! JSON and NDJSON, and the seal that ties a report to its ID. `read.rs` reads what is written here.
 //!
 //! A stored report is one text: [`write()`] of the report, byte for byte. Its ID ends in the first 16
 //! hex digits of the BLAKE3 of that text with the ID left empty, so that one edited by hand or
@@ -8,6 +8,7 @@
 //! No control, bidirectional or invisible character stands in the text as itself; JSON's own
 //! `\u` with four digits says the same to every reader.
 
+use super::changes::Changes;
 use super::{ChangeEntry, FORMAT, Report};
 use crate::model::name;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
@@ -15,13 +16,16 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter};
 use std::io::{self, BufWriter, Write};
 
 /// Hex digits of the report's digest in its ID.
-const DIGEST_DIGITS: usize = 16;
+pub(super) const DIGEST_DIGITS: usize = 16;
 /// Characters of `YYYYMMDDTHHMMSSZ`.
-const STAMP_LENGTH: usize = 16;
+pub(super) const STAMP_LENGTH: usize = 16;
 
 /// Why bytes are not a report as it was sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
+    /// They could not be read, or not be kept.
+    #[error("{0}")]
+    Unreadable(io::Error),
     /// Not JSON of the format.
     #[error("not a {FORMAT} document: {0}; it is damaged, or of another version of fim")]
     Malformed(String),
@@ -49,6 +53,19 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
+/// Writes a change as it stands within a report, without the blanks before it.
+///
+/// # Errors
+/// Those of `out`.
+pub(super) fn write_inside(change: &ChangeEntry, out: &mut dyn Write) -> io::Result<()> {
+    let mut formatter = PrettyFormatter::new();
+    // It is indented as what stands in an array in an object.
+    formatter.begin_object(&mut io::sink())?;
+    formatter.begin_array(&mut io::sink())?;
+    change.serialize(&mut serde_json::Serializer::with_formatter(out, Guarded(formatter)))?;
+    Ok(())
+}
+
 /// Writes each change on a line, then all other fields of the report on the last line.
 ///
 /// # Errors
@@ -56,7 +73,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 pub fn write_ndjson(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::new(out);
     for change in &report.changes {
-        compact(change, &mut out)?;
+        compact(&change?, &mut out)?;
     }
     compact(&WithoutChanges(report), &mut out)?;
     out.flush()
@@ -86,74 +103,27 @@ pub fn is_id(text: &str) -> bool {
 
 impl Report {
     /// Gives the report the ID of its content.
-    pub fn seal(&mut self) {
-        self.id.clear();
-        let mut hasher = blake3::Hasher::new();
-        write(self, &mut hasher).expect("hashing does not fail, and every field has a JSON form");
-        self.id = self.sealed_id(hasher.finalize());
-    }
-
-    /// Reads a stored report, and refuses one that is not exactly as it was sealed.
-    ///
-    /// The caller bounds the size.
     ///
     /// # Errors
-    /// What is not the text of a sealed report, whichever byte of it differs.
-    pub fn parse_sealed(bytes: &[u8]) -> Result<Report, ReportError> {
-        let report: Report = serde_json::from_slice(bytes)
-            .map_err(|error| ReportError::Malformed(name::escape(error.to_string().as_bytes())))?;
-        if report.format != FORMAT {
-            let found = name::escape(report.format.as_bytes());
-            return Err(ReportError::Malformed(format!("its format is {found}")));
-        }
-        let mut expected = Expected { rest: bytes };
-        let written = write(&report, &mut expected);
-        if written.is_err() || !expected.rest.is_empty() || !report.forms_agree() {
-            return Err(ReportError::Altered);
-        }
-        if !is_id(&report.id) || report.sealed_id(digest_without_id(bytes, &report.id)) != report.id
-        {
-            return Err(ReportError::Unsealed { id: name::escape(report.id.as_bytes()) });
-        }
-        Ok(report)
-    }
-
-    fn sealed_id(&self, digest: blake3::Hash) -> String {
-        format!("{}-{}", stamp(&self.started), &digest.to_hex()[..DIGEST_DIGITS])
+    /// Those of reading the changes.
+    pub fn seal(&mut self) -> io::Result<()> {
+        self.id.clear();
+        let mut hasher = blake3::Hasher::new();
+        write(self, &mut hasher)?;
+        self.id = sealed_id(&self.started, hasher.finalize());
+        Ok(())
     }
 }
 
-/// The digest of a report's text, which is known to be canonical, as if its ID were empty.
-fn digest_without_id(text: &[u8], id: &str) -> blake3::Hash {
-    let before = format!("{{\n  \"format\": \"{FORMAT}\",\n  \"id\": \"");
-    let mut hasher = blake3::Hasher::new();
-    match text.strip_prefix(before.as_bytes()).and_then(|rest| rest.strip_prefix(id.as_bytes())) {
-        Some(rest) => hasher.update(before.as_bytes()).update(rest),
-        None => hasher.update(text),
-    };
-    hasher.finalize()
+/// The ID of a report that began then, and whose text without its ID has this digest.
+pub(super) fn sealed_id(started: &str, digest: blake3::Hash) -> String {
+    format!("{}-{}", stamp(started), &digest.to_hex()[..DIGEST_DIGITS])
 }
 
 /// `2026-11-20T03:15:00.120Z` as `20261120T031500Z`.
 fn stamp(started: &str) -> String {
     let seconds = started.split(['.', 'Z']).next().unwrap_or_default();
     seconds.chars().filter(|c| !matches!(c, '-' | ':')).chain(['Z']).collect()
-}
-
-/// A writer that takes exactly the bytes it expects.
-struct Expected<'a> {
-    rest: &'a [u8],
-}
-
-impl Write for Expected<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.rest = self.rest.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn compact(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
@@ -180,7 +150,7 @@ impl Serialize for WithoutChanges<'_> {
 /// The one list of the fields in their order; reading a report fails if one is missing here.
 fn serialize_fields<S: Serializer>(
     report: &Report,
-    changes: Option<&[ChangeEntry]>,
+    changes: Option<&Changes>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let length = 18 + usize::from(changes.is_some()) + usize::from(report.unstored.is_some());
@@ -311,8 +281,8 @@ mod tests {
     #[test]
     fn the_published_form() {
         let mut report = sample::report();
-        report.changes.truncate(4);
-        report.seal();
+        report.changes.edit(|changes| changes.truncate(4));
+        report.seal().unwrap();
         expect![[r#"
             {
               "format": "fim-report/1",
@@ -623,8 +593,8 @@ mod tests {
         expect!["its content does not have the ID 20261120T021500Z-e6b6b4f67aed2447; it was edited or damaged, run fim check again"].assert_eq(&refusal(good.replacen("mail1", "mail2", 1)));
         // A path that shows one thing and means another, under a fresh seal.
         let mut forged = report;
-        forged.changes[0].path_bytes = Some("L2V0Yy9zaGFkb3f/".to_owned());
-        forged.seal();
+        forged.changes.edit(|all| all[0].path_bytes = Some("L2V0Yy9zaGFkb3f/".to_owned()));
+        forged.seal().unwrap();
         assert!(matches!(Report::parse_sealed(&bytes(&forged)), Err(ReportError::Altered)));
     }
 
@@ -639,7 +609,7 @@ mod tests {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         let (last, changes) = lines.split_last().unwrap();
-        assert_eq!(changes.len(), report.changes.len());
+        assert_eq!(changes.len() as u64, report.changes.len());
         assert!(changes.iter().all(|change| change["path"].is_string()));
         assert_eq!(last["id"], report.id.as_str());
         assert_eq!(last["summary"]["exit_code"], 15);
@@ -677,7 +647,7 @@ mod tests {
             .absent([value.to_vec()])
             .note(Some(value), None, text.to_owned())
             .finish();
-        report.seal();
+        report.seal().unwrap();
         report
     }
 
@@ -701,7 +671,7 @@ mod tests {
     fn deceptive_characters_are_written_as_escapes() {
         let mut report = sample::clean();
         report.host = "a\u{202e}b\u{e0001}c\u{7f}d\u{85}\\\"\n".to_owned();
-        report.seal();
+        report.seal().unwrap();
         let text = String::from_utf8(bytes(&report)).unwrap();
         let line = text.lines().find(|line| line.contains("host")).unwrap();
         assert_eq!(line, r#"  "host": "a\u202eb\udb40\udc01c\u007fd\u0085\\\"\n","#);

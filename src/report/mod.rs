@@ -1,17 +1,21 @@
 //! The report: drift as a document, in the published format `fim-report/1`.
 //!
 //! The types here are the format's own and not the model's, so that neither can change the other
-//! unseen. `build.rs` makes a report from findings, `history.rs` tells what of it is new, `counts.rs`
-//! what it comes to; `json.rs` writes, seals and reads it, `shelf.rs` keeps stored ones, and `text/`
-//! shows it to people, from the report alone.
+//! unseen. `gather.rs` takes findings, `build.rs` makes a report of them, `history.rs` tells what of it
+//! is new, `counts.rs` what it comes to; `json.rs` writes and seals it, `read.rs` reads it, `shelf.rs`
+//! keeps stored ones, and `text/` shows it to people, from the report alone. Its changes may be more
+//! than memory holds: `changes/`.
 //!
 //! A path or value that is not UTF-8 has two fields: the escaped form, and its bytes in base64.
 //! Both say the same in every report that [`Report::parse_sealed`] hands out.
 
 pub mod build;
+pub mod changes;
 mod counts;
+pub mod gather;
 mod history;
 pub mod json;
+pub mod read;
 pub mod shelf;
 pub mod text;
 
@@ -22,6 +26,7 @@ use crate::model::name;
 use crate::model::severity::Severity;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use changes::Changes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -58,7 +63,8 @@ pub struct Report {
     /// One entry for each active rule, in the policy's order.
     pub rules: Vec<RuleEntry>,
     /// The drift, by severity (critical first), then by the bytes of the path.
-    pub changes: Vec<ChangeEntry>,
+    #[serde(deserialize_with = "changes::only_seen")]
+    pub changes: Changes,
     /// What could not be examined, by path.
     pub errors: Vec<ErrorEntry>,
     /// Rules whose condition did not hold when the baseline was made.
@@ -320,13 +326,10 @@ pub struct Names {
 }
 
 impl Report {
-    /// Whether every escaped form beside a base64 form is the one of those bytes.
+    /// Whether every escaped form beside a base64 form is the one of those bytes; the changes, which
+    /// are asked one by one, aside.
     fn forms_agree(&self) -> bool {
         let entry = |text: &str, bytes: &Option<String>| agree(text, bytes.as_deref());
-        let value = |value: &Option<AttributeValue>, bytes: &Option<String>| match value {
-            Some(AttributeValue::Text(text)) => entry(text, bytes),
-            _ => bytes.is_none(),
-        };
         self.root.agrees()
             && self.scope.paths.iter().chain(&self.absent).all(PathName::agrees)
             && self.errors.iter().all(|error| entry(&error.path, &error.path_bytes))
@@ -334,13 +337,6 @@ impl Report {
             && self.notes.iter().all(|note| match &note.path {
                 Some(path) => entry(path, &note.path_bytes),
                 None => note.path_bytes.is_none(),
-            })
-            && self.changes.iter().all(|change| {
-                entry(&change.path, &change.path_bytes)
-                    && change.attributes.iter().all(|attribute| {
-                        value(&attribute.old, &attribute.old_bytes)
-                            && value(&attribute.new, &attribute.new_bytes)
-                    })
             })
     }
 }
@@ -356,6 +352,19 @@ impl ChangeEntry {
     /// The bytes of its path.
     pub fn path_bytes(&self) -> Cow<'_, [u8]> {
         raw(&self.path, self.path_bytes.as_deref())
+    }
+
+    /// Whether every escaped form beside a base64 form is the one of those bytes.
+    fn forms_agree(&self) -> bool {
+        let value = |value: &Option<AttributeValue>, bytes: Option<&str>| match value {
+            Some(AttributeValue::Text(text)) => agree(text, bytes),
+            Some(AttributeValue::None | AttributeValue::Number(_)) | None => bytes.is_none(),
+        };
+        agree(&self.path, self.path_bytes.as_deref())
+            && self.attributes.iter().all(|attribute| {
+                value(&attribute.old, attribute.old_bytes.as_deref())
+                    && value(&attribute.new, attribute.new_bytes.as_deref())
+            })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reports for tests.
 
 use super::build::{Builder, Header, RuleInfo};
+use super::changes::Room;
 use super::{BaselineInfo, PolicyInfo, Report};
 use crate::model::attribute::Attribute;
 use crate::model::change::{
@@ -179,8 +180,8 @@ pub(crate) fn report() -> Report {
         .findings(&findings[..1])
         .finish();
     let mut report = builder(&rules).findings(&findings).finish();
-    report.mark_new([before]);
-    report.seal();
+    report.mark_new([before], Room::memory()).unwrap();
+    report.seal().unwrap();
     report
 }
 
@@ -189,6 +190,6 @@ pub(crate) fn clean() -> Report {
     let mut report = Report::builder(header("2026-11-20T02:15:00.120Z"), &rules())
         .inactive(["qmail".to_owned()])
         .finish();
-    report.seal();
+    report.seal().unwrap();
     report
 }

@@ -5,29 +5,40 @@
 //! the ID it is named by.
 
 use super::Report;
+use super::changes::Room;
 use super::json::{self, ReportError, is_id};
 use crate::model::name;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+
+/// Writes a file's content.
+pub type Write<'w> = &'w dyn Fn(&mut dyn io::Write) -> io::Result<()>;
 
 /// The directory of stored reports, by plain file names.
-pub trait ShelfDir {
+pub trait ShelfDir: Sync {
     /// The names in it, in any order; those that are not UTF-8 left out.
     ///
     /// # Errors
     /// Those of the file system.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// The bytes of a file, within the bound the implementation sets for its size.
+    /// A file, to be read within the bound the implementation sets for its size.
     ///
     /// # Errors
     /// Those of the file system, and a file beyond the bound.
-    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read + '_>>;
 
-    /// Puts a file in place, whole or not at all.
+    /// Puts a file with what `write` writes in place, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of the file system, and of `write`.
+    fn write(&self, name: &str, write: Write<'_>) -> io::Result<()>;
+
+    /// An empty file without a name, for what does not fit into memory.
     ///
     /// # Errors
     /// Those of the file system.
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn scratch(&self) -> io::Result<File>;
 
     /// Removes a file.
     ///
@@ -100,7 +111,7 @@ pub fn list(dir: &dyn ShelfDir) -> Result<Vec<String>, ShelfError> {
             // One that cannot be read sorts last: it may be the latest, and whoever asks for that
             // has to be told.
             same_second.sort_by_cached_key(|id| {
-                let started = load(dir, id).map(|report| report.started).ok();
+                let started = head(dir, id).map(|report| report.started).ok();
                 (started.is_none(), started)
             });
         }
@@ -135,17 +146,29 @@ pub fn find(dir: &dyn ShelfDir, id: &str) -> Result<String, ShelfError> {
 /// # Errors
 /// A report that is gone, unreadable, edited or damaged.
 pub fn load(dir: &dyn ShelfDir, id: &str) -> Result<Report, ShelfError> {
+    read(dir, id, Some(Room::new(&|| dir.scratch())))
+}
+
+/// The same without its changes, for what is said of all of them.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn head(dir: &dyn ShelfDir, id: &str) -> Result<Report, ShelfError> {
+    read(dir, id, None)
+}
+
+fn read(dir: &dyn ShelfDir, id: &str, room: Option<Room<'_>>) -> Result<Report, ShelfError> {
     if !is_id(id) {
         return Err(ShelfError::Unknown { id: name::escape(id.as_bytes()) });
     }
     let name = file_name(id);
-    let bytes = dir.read(&name).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => ShelfError::Unknown { id: id.to_owned() },
-        _ => ShelfError::Io { name: name.clone(), source },
-    })?;
-    match Report::parse_sealed(&bytes) {
+    match Report::read_sealed(&|| dir.open(&name), room) {
         Ok(report) if report.id == id => Ok(report),
         Ok(report) => Err(ShelfError::Misnamed { name, id: report.id }),
+        Err(ReportError::Unreadable(source)) => Err(match source.kind() {
+            io::ErrorKind::NotFound => ShelfError::Unknown { id: id.to_owned() },
+            _ => ShelfError::Io { name, source },
+        }),
         Err(source) => Err(ShelfError::Report { name, source }),
     }
 }
@@ -160,6 +183,16 @@ pub fn newest_first(
     Ok(list(dir)?.into_iter().rev().map(move |id| load(dir, &id)))
 }
 
+/// The same without their changes.
+///
+/// # Errors
+/// Those of [`newest_first`].
+pub fn newest_heads(
+    dir: &dyn ShelfDir,
+) -> Result<impl Iterator<Item = Result<Report, ShelfError>>, ShelfError> {
+    Ok(list(dir)?.into_iter().rev().map(move |id| head(dir, &id)))
+}
+
 /// Stores a sealed report under its ID.
 ///
 /// # Errors
@@ -170,9 +203,7 @@ pub fn newest_first(
 pub fn store(dir: &dyn ShelfDir, report: &Report) -> Result<(), ShelfError> {
     assert!(is_id(&report.id), "a report is sealed before it is stored");
     let name = file_name(&report.id);
-    let mut bytes = Vec::new();
-    json::write(report, &mut bytes)
-        .and_then(|()| dir.write(&name, &bytes))
+    dir.write(&name, &|out| json::write(report, out))
         .map_err(|source| ShelfError::Io { name, source })
 }
 
@@ -203,35 +234,51 @@ fn file_name(id: &str) -> String {
 mod tests {
     use super::super::sample;
     use super::*;
-    use std::cell::RefCell;
     use std::collections::BTreeMap;
+    use std::sync::Mutex;
 
     /// A directory in memory.
     #[derive(Default)]
-    struct Memory(RefCell<BTreeMap<String, Vec<u8>>>);
+    struct Memory(Mutex<BTreeMap<String, Vec<u8>>>);
+
+    impl Memory {
+        fn bytes(&self, name: &str) -> io::Result<Vec<u8>> {
+            self.0.lock().unwrap().get(name).cloned().ok_or(io::ErrorKind::NotFound.into())
+        }
+
+        fn put(&self, name: &str, bytes: &[u8]) {
+            self.0.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
+        }
+    }
 
     impl ShelfDir for Memory {
         fn list(&self) -> io::Result<Vec<String>> {
-            Ok(self.0.borrow().keys().cloned().collect())
+            Ok(self.0.lock().unwrap().keys().cloned().collect())
         }
 
-        fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-            self.0.borrow().get(name).cloned().ok_or(io::ErrorKind::NotFound.into())
+        fn open(&self, name: &str) -> io::Result<Box<dyn Read + '_>> {
+            Ok(Box::new(io::Cursor::new(self.bytes(name)?)))
         }
 
-        fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-            self.0.borrow_mut().insert(name.to_owned(), bytes.to_vec());
+        fn write(&self, name: &str, write: Write<'_>) -> io::Result<()> {
+            let mut bytes = Vec::new();
+            write(&mut bytes)?;
+            self.put(name, &bytes);
             Ok(())
         }
 
+        fn scratch(&self) -> io::Result<File> {
+            tempfile::tempfile()
+        }
+
         fn remove(&self, name: &str) -> io::Result<()> {
-            self.0.borrow_mut().remove(name).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+            self.0.lock().unwrap().remove(name).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
         }
     }
 
     fn stored(dir: &Memory, started: &str) -> Report {
         let mut report = Report::builder(sample::header(started), &sample::rules()).finish();
-        report.seal();
+        report.seal().unwrap();
         store(dir, &report).unwrap();
         report
     }
@@ -243,8 +290,8 @@ mod tests {
         let second = stored(&dir, "2026-11-19T02:15:00.000Z");
         let first = stored(&dir, "2026-11-18T02:15:00.000Z");
         let third = stored(&dir, "2026-11-20T02:15:00.000Z");
-        dir.write("notes.txt", b"not a report").unwrap();
-        dir.write("../../etc/passwd.json", b"not an ID").unwrap();
+        dir.put("notes.txt", b"not a report");
+        dir.put("../../etc/passwd.json", b"not an ID");
         assert_eq!(list(&dir).unwrap(), [&first.id, &second.id, &third.id].map(String::clone));
         assert_eq!(latest(&dir).unwrap().as_ref(), Some(&third.id));
         assert_eq!(find(&dir, "20261119").unwrap(), second.id);
@@ -257,7 +304,7 @@ mod tests {
         assert_eq!(prune(&dir, 5).unwrap(), 0);
         assert_eq!(prune(&dir, 1).unwrap(), 2);
         assert_eq!(list(&dir).unwrap(), [third.id]);
-        assert!(dir.read("notes.txt").is_ok());
+        assert!(dir.bytes("notes.txt").is_ok());
     }
 
     #[test]
@@ -278,11 +325,11 @@ mod tests {
         let other = stored(&dir, "2026-11-19T02:15:00.000Z");
         assert_eq!(load(&dir, &report.id).unwrap(), report);
         assert!(matches!(load(&dir, "../shadow"), Err(ShelfError::Unknown { .. })));
-        let mut bytes = dir.read(&file_name(&report.id)).unwrap();
-        dir.write(&file_name(&other.id), &bytes).unwrap();
+        let mut bytes = dir.bytes(&file_name(&report.id)).unwrap();
+        dir.put(&file_name(&other.id), &bytes);
         assert!(matches!(load(&dir, &other.id), Err(ShelfError::Misnamed { .. })));
         bytes[100] ^= 1;
-        dir.write(&file_name(&report.id), &bytes).unwrap();
+        dir.put(&file_name(&report.id), &bytes);
         assert!(matches!(load(&dir, &report.id), Err(ShelfError::Report { .. })));
         dir.remove(&file_name(&report.id)).unwrap();
         assert!(matches!(load(&dir, &report.id), Err(ShelfError::Unknown { .. })));

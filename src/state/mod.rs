@@ -18,7 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,9 @@ const DIRECTORY: OFlags =
 /// How a file is opened: as itself, without waiting for the other end of a FIFO.
 const REGULAR: OFlags =
     OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// What messages call a file that has no name.
+const SCRATCH: &str = "scratch";
 
 /// How deep below the state directory anything lies at most; `fim` itself needs four.
 const MAX_DEPTH: usize = 32;
@@ -154,12 +157,21 @@ impl StateDir {
     ///
     /// After an error the old file is still there, except when only the last fsync failed.
     pub fn write_durably(&self, name: &str, mode: u32, bytes: &[u8]) -> Result<(), StateError> {
+        self.write_durably_by(name, mode, &|file| file.write_all(bytes))
+    }
+
+    /// The same with what `write` writes; its buffer is its own.
+    pub fn write_durably_by(
+        &self,
+        name: &str,
+        mode: u32,
+        write: &dyn Fn(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), StateError> {
         let writing = |errno| StateError::writing(name, errno);
         let (parent, last) = self.parent_of(name).map_err(writing)?;
         let (temporary, file) = self.create_temporary(name, mode)?;
         let (_, temporary_last) = split(&temporary);
-        let written = (&file)
-            .write_all(bytes)
+        let written = write(&mut &file)
             .and_then(|()| file.sync_all())
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
             .and_then(|()| renameat(&parent, temporary_last, &parent, last));
@@ -189,6 +201,24 @@ impl StateDir {
             fchmod(&file, mode).map_err(|errno| StateError::writing(name, errno))?;
             return Ok((temporary, File::from(file)));
         }
+    }
+
+    /// A new, empty file without a name, mode 0600, open for reading and writing; it is gone when
+    /// it is closed, or when the process ends in whatever way.
+    pub fn scratch(&self) -> Result<File, StateError> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        // With O_EXCL nobody can give it a name, either.
+        match openat(&self.dir, ".", flags | OFlags::TMPFILE | OFlags::EXCL, mode) {
+            Ok(file) => return Ok(File::from(file)),
+            // What kernels and file systems say that do not have such files: open(2).
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
+            Err(errno) => return Err(StateError::writing(SCRATCH, errno)),
+        }
+        let (name, file) = self.create_temporary(SCRATCH, 0o600)?;
+        unlinkat(&self.dir, &*name, AtFlags::empty())
+            .map_err(|errno| StateError::writing(SCRATCH, errno))?;
+        Ok(file)
     }
 
     /// A new, empty file under its final name, for a library that opens by path.

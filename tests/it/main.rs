@@ -33,6 +33,7 @@ mod interactive;
 mod key;
 mod laws;
 mod mail;
+mod many;
 mod packaging;
 mod pins;
 mod policy;

@@ -555,7 +555,7 @@ impl Daemon {
         let config = &self.parts.in_force.force.config.watch;
         let Ok(Some(schedule)) = Schedule::parse(&config.schedule) else { return false };
         let shelf = super::super::report::Shelf::new(&self.parts.state);
-        let last = crate::report::shelf::newest_first(&shelf).ok().and_then(|mut reports| {
+        let last = crate::report::shelf::newest_heads(&shelf).ok().and_then(|mut reports| {
             reports.find_map(|report| report.ok().filter(|report| !report.scope.is_limited()))
         });
         let Some(last) = last.and_then(|last| last.finished.parse::<DateTime<Utc>>().ok()) else {

@@ -4,14 +4,17 @@ use super::page::{Page, Paint, columns};
 use super::values::{self, counted, grouped_len};
 use crate::model::attribute::Attribute;
 use crate::model::severity::Severity;
+use crate::report::changes::Changes;
 use crate::report::{AttributeEntry, ChangeEntry, ChangeKind, Report};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 
 /// So many changes that are alike, and more, become one line at level 2.
 const ALIKE: usize = 10;
 /// Changes that are alike stand in one line if their directories agree in so many components.
 const COMMON: usize = 2;
+/// So many groups, and more, are looked through for those that are over.
+const MANY: usize = 4096;
 /// Indentation of attributes.
 const INDENT: usize = 4;
 
@@ -22,29 +25,65 @@ const LABEL: usize = 20;
 const FOLLOWS: &str = "follows from entries below";
 
 /// Writes one line for each change, and one for many that are alike.
+///
+/// The changes are read twice for it: what many have in common is known when the last of them was
+/// seen, and is told where the first one stands.
 pub(super) fn list(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
-    let mut groups: HashMap<Likeness<'_>, Group> = HashMap::new();
-    for change in &report.changes {
-        groups.entry(Likeness::of(change)).or_default().add(change);
-    }
-    let mut told: HashSet<Likeness<'_>> = HashSet::new();
-    for_each_severity(report, page, |change, page| {
-        let likeness = Likeness::of(change);
-        let group = groups.get(&likeness).filter(|group| group.count >= ALIKE);
-        let text = match group {
-            None => line(change, page),
-            Some(group) if told.insert(likeness) => group.line(change, page),
-            Some(_) => return Ok(()),
-        };
-        page.block("  ", 6, &text, Paint::Plain)
+    for_each_severity(report, page, |severity, page| {
+        let mut groups = groups(&report.changes, severity, MANY)?;
+        for change in report.changes.of_severity(severity) {
+            let change = change?;
+            let text = match groups.get_mut(&Likeness::of(&change)) {
+                None => line(&change, page),
+                Some(group) if !group.is_told => {
+                    group.is_told = true;
+                    group.line(&change, page)
+                }
+                Some(_) => continue,
+            };
+            page.block("  ", 6, &text, Paint::Plain)?;
+        }
+        Ok(())
     })
+}
+
+/// The changes of a severity of which so many are alike that they become one line.
+///
+/// Only of the directory they are in are there ever many kinds. By the order of paths, those in one
+/// of the lowest directories that count follow on each other; when they are over, and were few,
+/// they are let go. So there is never more in memory than one in [`ALIKE`] changes.
+fn groups(
+    changes: &Changes,
+    severity: Severity,
+    many: usize,
+) -> io::Result<HashMap<Likeness, Group>> {
+    let mut groups: HashMap<Likeness, Group> = HashMap::new();
+    let mut here: Vec<u8> = Vec::new();
+    let mut limit = many;
+    for change in changes.of_severity(severity) {
+        let change = change?;
+        let likeness = Likeness::of(&change);
+        if likeness.is_lowest && likeness.top != here {
+            here.clone_from(&likeness.top);
+            if groups.len() >= limit {
+                groups.retain(|of, group| !of.is_lowest || of.top == here || group.is_many());
+                limit = many.max(2 * groups.len());
+            }
+        }
+        groups.entry(likeness).or_default().add(&change);
+    }
+    groups.retain(|_, group| group.is_many());
+    Ok(groups)
 }
 
 /// Writes each change with its attributes.
 pub(super) fn details(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
-    for_each_severity(report, page, |change, page| {
-        page.gap()?;
-        detail(report, change, page)
+    for_each_severity(report, page, |severity, page| {
+        for change in report.changes.of_severity(severity) {
+            page.gap()?;
+            detail(report, &change?, page)?;
+        }
+        Ok(())
     })
 }
 
@@ -63,14 +102,13 @@ pub(super) fn detail(report: &Report, change: &ChangeEntry, page: &mut Page<'_>)
     }
 }
 
-/// Visits all changes, with a heading where a severity begins.
-fn for_each_severity<'r>(
-    report: &'r Report,
+/// Visits the severities of all changes, with a heading for each.
+fn for_each_severity(
+    report: &Report,
     page: &mut Page<'_>,
-    mut visit: impl FnMut(&'r ChangeEntry, &mut Page<'_>) -> io::Result<()>,
+    mut visit: impl FnMut(Severity, &mut Page<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     for severity in Severity::ALL.into_iter().rev() {
-        let of_severity = || report.changes.iter().filter(|change| change.severity == severity);
         let heading = match severity {
             Severity::Critical => "Critical",
             Severity::High => "High",
@@ -78,9 +116,10 @@ fn for_each_severity<'r>(
             Severity::Low => "Low",
             Severity::Info => "Info",
         };
-        page.heading(heading, of_severity().count(), Paint::Severity(severity))?;
-        for change in of_severity() {
-            visit(change, page)?;
+        let count = report.changes.tally(severity).total();
+        if count > 0 {
+            page.heading(heading, count, Paint::Severity(severity))?;
+            visit(severity, page)?;
         }
     }
     Ok(())
@@ -121,36 +160,37 @@ fn line(change: &ChangeEntry, page: &Page<'_>) -> String {
     format!("{text} ({}{follows})", age(change, page))
 }
 
-/// What changes have in common that can be told in one line.
+/// What changes of one severity have in common that can be told in one line.
 #[derive(PartialEq, Eq, Hash)]
-struct Likeness<'a> {
-    severity: Severity,
+struct Likeness {
     kind: ChangeKind,
-    object_type: Option<&'a str>,
-    rule: &'a str,
-    attributes: Vec<&'a str>,
+    object_type: Option<String>,
+    rule: String,
+    attributes: Vec<String>,
     follows: bool,
     top: Vec<u8>,
+    /// Whether `top` has as many components as count.
+    is_lowest: bool,
 }
 
-impl<'a> Likeness<'a> {
-    fn of(change: &'a ChangeEntry) -> Likeness<'a> {
+impl Likeness {
+    fn of(change: &ChangeEntry) -> Likeness {
         let attributes = match change.kind {
             ChangeKind::Changed => {
-                change.attributes.iter().map(|entry| entry.name.as_str()).collect()
+                change.attributes.iter().map(|entry| entry.name.clone()).collect()
             }
             ChangeKind::Added | ChangeKind::Removed => Vec::new(),
         };
         let path = change.path_bytes();
         let parts: Vec<&[u8]> = directories(&path).take(COMMON).collect();
         Likeness {
-            severity: change.severity,
             kind: change.kind,
-            object_type: change.object_type.as_deref(),
-            rule: &change.rule,
+            object_type: change.object_type.clone(),
+            rule: change.rule.clone(),
             attributes,
             follows: change.follows,
             top: parts.join(&b'/'),
+            is_lowest: parts.len() == COMMON,
         }
     }
 }
@@ -162,9 +202,14 @@ struct Group {
     new: usize,
     /// The directories that all their paths have in common.
     common: Option<Vec<Vec<u8>>>,
+    is_told: bool,
 }
 
 impl Group {
+    fn is_many(&self) -> bool {
+        self.count >= ALIKE
+    }
+
     fn add(&mut self, change: &ChangeEntry) {
         self.count += 1;
         self.new += usize::from(change.new);
@@ -315,4 +360,36 @@ fn everything(report: &Report, change: &ChangeEntry, page: &mut Page<'_>) -> io:
         page.block(&lead, INDENT + width + 2, &value, Paint::Plain)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::changes::arbitrary::change;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn groups_that_are_over_are_not_missed(
+            changes in prop::collection::vec(change(), 0..6),
+            names in prop::collection::vec("[ab.]/?[ab]?/?[ab]{0,2}", 0..120),
+        ) {
+            // Few kinds of changes at many paths, so that groups come about.
+            let alike = names.iter().enumerate().filter(|_| !changes.is_empty()).map(|(at, path)| {
+                let change = changes[at % changes.len()].clone();
+                ChangeEntry { path: format!("/{path}"), path_bytes: None, ..change }
+            });
+            let changes = Changes::from(alike.collect::<Vec<_>>());
+            for severity in Severity::ALL {
+                let all = groups(&changes, severity, usize::MAX).unwrap();
+                let few = groups(&changes, severity, 0).unwrap();
+                prop_assert_eq!(all.len(), few.len());
+                for (likeness, group) in all {
+                    let other = &few[&likeness];
+                    prop_assert_eq!((group.count, group.new), (other.count, other.new));
+                    prop_assert_eq!(group.common, other.common.clone());
+                }
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod page;
 mod table;
 mod values;
 
+use super::changes::Tally;
 use super::{ChangeEntry, CoverageEntry, Report};
 use crate::model::severity::Severity;
 use chrono::FixedOffset;
@@ -81,7 +82,6 @@ pub fn render(report: &Report, options: TextOptions, out: &mut dyn Write) -> io:
     page.finish()
 }
 
-/// The highest severity that keeps the report from being clean; `None` for a clean one.
 /// Writes one change of the report as level 3 and above show it.
 ///
 /// # Errors
@@ -97,8 +97,9 @@ pub fn render_change(
     page.finish()
 }
 
+/// The highest severity that keeps the report from being clean; `None` for a clean one.
 fn worst(report: &Report) -> Option<Severity> {
-    let drift = report.changes.iter().map(|change| change.severity).max();
+    let drift = Severity::ALL.into_iter().rev().find(|s| report.changes.tally(*s).total() > 0);
     let gaps = severe(report).map(|gap| gap.severity).max();
     let source = report.policy.source_differs.then_some(Severity::Critical);
     let incomplete = !report.errors.is_empty() || report.unstored.is_some();
@@ -136,7 +137,7 @@ fn verdict(report: &Report, page: &Page<'_>) -> String {
         let severities: Vec<String> = Severity::ALL
             .into_iter()
             .rev()
-            .map(|severity| (severity, Tally::of(report, Some(severity))))
+            .map(|severity| (severity, report.changes.tally(severity)))
             .filter(|(_, tally)| tally.total() > 0)
             .map(|(severity, tally)| format!("{} {severity}", values::grouped(tally.total())))
             .collect();
@@ -148,7 +149,7 @@ fn verdict(report: &Report, page: &Page<'_>) -> String {
             values::grouped(summary.changed),
             values::counted(summary.errors, "error", "errors"),
             severities.join(", "),
-            values::grouped(Tally::of(report, None).new),
+            values::grouped(report.changes.tally_of_all().new),
         );
     }
     if !incomplete.is_empty() {
@@ -169,59 +170,28 @@ fn objects(count: u64) -> String {
     values::counted(count, "object", "objects")
 }
 
-/// How much of the drift is new, and how much still open since when.
-#[derive(Default)]
-struct Tally<'a> {
-    new: u64,
-    open: u64,
-    oldest: Option<&'a str>,
+/// `2 new, 1 open since 2026-11-18 03:15:00 +01:00`
+fn brief(tally: &Tally, page: &Page<'_>) -> String {
+    let new = format!("{} new", values::grouped(tally.new));
+    match &tally.oldest {
+        None => new,
+        Some(oldest) => {
+            let open = values::grouped(tally.open());
+            format!("{new}, {open} open since {}", page.time(oldest))
+        }
+    }
 }
 
-impl<'a> Tally<'a> {
-    /// Of one severity, or of all.
-    fn of(report: &'a Report, severity: Option<Severity>) -> Tally<'a> {
-        let mut tally = Tally::default();
-        let counted = |of: Severity| severity.is_none_or(|wanted| wanted == of);
-        for change in report.changes.iter().filter(|change| counted(change.severity)) {
-            if change.new {
-                tally.new += 1;
-                continue;
-            }
-            tally.open += 1;
-            // Times of one form in UTC sort as text.
-            let first_seen = change.first_seen.as_str();
-            tally.oldest = Some(tally.oldest.map_or(first_seen, |oldest| oldest.min(first_seen)));
-        }
-        tally
-    }
-
-    fn total(&self) -> u64 {
-        self.new + self.open
-    }
-
-    /// `2 new, 1 open since 2026-11-18 03:15:00 +01:00`
-    fn brief(&self, page: &Page<'_>) -> String {
-        let new = format!("{} new", values::grouped(self.new));
-        match self.oldest {
-            None => new,
-            Some(oldest) => {
-                let open = values::grouped(self.open);
-                format!("{new}, {open} open since {}", page.time(oldest))
-            }
-        }
-    }
-
-    /// `2 new since the last report, 1 still open (oldest since 2026-11-18 03:15:00 +01:00)`
-    fn sentence(&self, page: &Page<'_>) -> String {
-        let new = values::grouped(self.new);
-        match self.oldest {
-            None => format!("{new} new since the last report"),
-            Some(oldest) => format!(
-                "{new} new since the last report, {} still open (oldest since {})",
-                values::grouped(self.open),
-                page.time(oldest)
-            ),
-        }
+/// `2 new since the last report, 1 still open (oldest since 2026-11-18 03:15:00 +01:00)`
+fn sentence(tally: &Tally, page: &Page<'_>) -> String {
+    let new = values::grouped(tally.new);
+    match &tally.oldest {
+        None => format!("{new} new since the last report"),
+        Some(oldest) => format!(
+            "{new} new since the last report, {} still open (oldest since {})",
+            values::grouped(tally.open()),
+            page.time(oldest)
+        ),
     }
 }
 
@@ -262,13 +232,13 @@ fn overview(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         page.field("Source", text, Paint::Severity(Severity::Critical))?;
     }
     if !report.changes.is_empty() {
-        let text = Tally::of(report, None).sentence(page);
+        let text = sentence(&report.changes.tally_of_all(), page);
         page.field("Drift", &text, Paint::Plain)?;
     }
     for severity in Severity::ALL.into_iter().rev() {
-        let tally = Tally::of(report, Some(severity));
+        let tally = report.changes.tally(severity);
         if tally.total() > 0 {
-            let text = format!("{}: {}", values::grouped(tally.total()), tally.brief(page));
+            let text = format!("{}: {}", values::grouped(tally.total()), brief(tally, page));
             page.field(&format!("  {severity}"), &text, Paint::Severity(severity))?;
         }
     }
@@ -321,7 +291,7 @@ fn scope(report: &Report, page: &Page<'_>) -> String {
 
 /// What is no drift: objects not examined, gaps, absent paths, inactive rules, notes.
 fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
-    page.heading("Not examined", report.errors.len(), Paint::Severity(Severity::High))?;
+    page.heading("Not examined", report.errors.len() as u64, Paint::Severity(Severity::High))?;
     for error in &report.errors {
         let path = page.path(&error.path_bytes());
         let text =
@@ -332,7 +302,7 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         return Ok(());
     }
     let worst = report.coverage.iter().map(|gap| gap.severity).max().unwrap_or(Severity::Info);
-    page.heading("Coverage problems", report.coverage.len(), Paint::Severity(worst))?;
+    page.heading("Coverage problems", report.coverage.len() as u64, Paint::Severity(worst))?;
     for gap in &report.coverage {
         let mut text = format!("{}: {}", page.path(&gap.path_bytes()), page.shown(&gap.problem));
         if let Some(rule) = &gap.rule {
@@ -342,12 +312,12 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         page.block(&lead, 14, &text, Paint::Severity(gap.severity))?;
     }
     absent(report, page)?;
-    page.heading("Inactive rules", report.inactive_rules.len(), Paint::Plain)?;
+    page.heading("Inactive rules", report.inactive_rules.len() as u64, Paint::Plain)?;
     for rule in &report.inactive_rules {
         let text = page.shown(rule);
         page.block("  ", 6, &text, Paint::Plain)?;
     }
-    page.heading("Notes", report.notes.len(), Paint::Plain)?;
+    page.heading("Notes", report.notes.len() as u64, Paint::Plain)?;
     for note in &report.notes {
         let mut text = page.shown(&note.note);
         if let Some(path) = note.path_bytes() {

@@ -178,12 +178,12 @@ impl<'a> Page<'a> {
     }
 
     /// The heading of a section with so many entries; nothing where there are none.
-    pub(super) fn heading(&mut self, text: &str, count: usize, paint: Paint) -> io::Result<()> {
+    pub(super) fn heading(&mut self, text: &str, count: u64, paint: Paint) -> io::Result<()> {
         if count == 0 {
             return Ok(());
         }
         self.gap()?;
-        self.block("", 4, &format!("{text} ({})", super::values::grouped_len(count)), paint)
+        self.block("", 4, &format!("{text} ({})", super::values::grouped(count)), paint)
     }
 
     fn must_escape(&self, c: char) -> bool {

@@ -44,7 +44,7 @@ fn level_0_is_one_line() {
     "#]],
     );
     check(
-        &report.filtered(&["qmail".to_owned()], None),
+        &report.filtered(&["qmail".to_owned()], None).unwrap(),
         0,
         &expect![[r#"
         fim: mail1: no drift within the scope: 0 objects equal generation 3 (2026-11-20 03:15:00 +01:00, 1.2 s)
@@ -55,7 +55,7 @@ fn level_0_is_one_line() {
     incomplete.coverage = report.coverage.clone();
     incomplete.policy.source_differs = true;
     incomplete.fast = true;
-    incomplete.mark_unstored("disk full".to_owned());
+    incomplete.mark_unstored("disk full".to_owned()).unwrap();
     check(
         &incomplete,
         0,
@@ -170,7 +170,7 @@ fn level_2_has_a_line_for_each_change_and_one_for_many_alike() {
 #[test]
 fn level_3_has_values_side_by_side() {
     let mut report = sample::report();
-    report.changes.truncate(5);
+    report.changes.edit(|changes| changes.truncate(5));
     check(
         &report,
         3,
@@ -250,7 +250,7 @@ fn level_3_has_values_side_by_side() {
 #[test]
 fn level_4_has_everything() {
     let mut report = sample::report();
-    report.changes.truncate(5);
+    report.changes.edit(|changes| changes.truncate(5));
     report.policy.source_differs = true;
     check(
         &report,
@@ -432,7 +432,7 @@ fn absent_paths_and_idle_rules_are_counted_below_level_4() {
 #[test]
 fn a_mail_stays_within_78_columns() {
     let mut report = sample::report();
-    report.changes.truncate(3);
+    report.changes.edit(|changes| changes.truncate(3));
     expect![[r#"
         fim: mail1: DRIFT: 1 added, 1 removed, 14 changed, 1 error; 1 critical, 2 high
             (2 new); 1 severe coverage problem [20261120T021500Z-e6b6b4f67aed2447]
@@ -505,8 +505,10 @@ fn a_mail_stays_within_78_columns() {
 fn no_line_is_wider_than_the_page() {
     let mut report = sample::report();
     let long = format!("/{}", "länge/".repeat(200));
-    report.changes[0].path = long.clone();
-    report.changes[0].attributes[5].new = Some(AttributeValue::Text("漢字".repeat(100)));
+    report.changes.edit(|changes| {
+        changes[0].path = long.clone();
+        changes[0].attributes[5].new = Some(AttributeValue::Text("漢字".repeat(100)));
+    });
     report.rules[0].name = "a rule with many words in its name ".repeat(5);
     report.errors[0].error = "word ".repeat(100);
     report.host = "h".repeat(300);
@@ -577,25 +579,27 @@ fn hostile() -> Report {
         .inactive([format!("{BAD}2")])
         .note(Some(&path), Some(DOCS), BAD.to_owned())
         .finish();
-    report.changes.reverse();
-    report.changes[0].object_type = Some(BAD.to_owned());
-    report.changes[0].new = false;
-    report.changes[0].first_seen = BAD.to_owned();
-    for name in ["mode", "mtime", "content", "type", "size", BAD] {
-        let mut entry = report.changes[0].attributes[0].clone();
-        entry.name = name.to_owned();
-        entry.old = Some(AttributeValue::Text(BAD.to_owned()));
-        report.changes[0].attributes.push(entry);
-    }
-    let mut numbers = report.changes[0].attributes[0].clone();
-    numbers.name = "uid".to_owned();
-    numbers.new = Some(AttributeValue::Number(0));
-    report.changes[0].attributes.push(numbers);
+    report.changes.edit(|changes| {
+        let change = changes.last_mut().unwrap();
+        change.object_type = Some(BAD.to_owned());
+        change.new = false;
+        change.first_seen = BAD.to_owned();
+        for name in ["mode", "mtime", "content", "type", "size", BAD] {
+            let mut entry = change.attributes[0].clone();
+            entry.name = name.to_owned();
+            entry.old = Some(AttributeValue::Text(BAD.to_owned()));
+            change.attributes.push(entry);
+        }
+        let mut numbers = change.attributes[0].clone();
+        numbers.name = "uid".to_owned();
+        numbers.new = Some(AttributeValue::Number(0));
+        change.attributes.push(numbers);
+    });
     report.names.users.insert("0".to_owned(), BAD.to_owned());
     report.started = BAD.to_owned();
     report.finished = BAD.to_owned();
     report.scope.rules = vec![BAD.to_owned()];
-    report.mark_unstored(BAD.to_owned());
+    report.mark_unstored(BAD.to_owned()).unwrap();
     report.id = BAD.to_owned();
     report
 }
