@@ -30,11 +30,13 @@ use fim::policy::{file, profile};
 use fim::scan::digest::{self, Extent, Wanted};
 use fim::scan::directory::{self, OpenDir};
 use fim::scan::probe::{self, Question};
+use fim::scan::together::Contents;
 use fim::scan::{Settings, Tools};
 use fim::sign::trust::{self, KeyFiles, Pins};
 use fim::state::StateDir;
 use fim::sys::open::Hint;
 use fim::sys::stat;
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::os::fd::AsFd as _;
@@ -43,7 +45,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-criterion_group!(parts, walk, probe, digest, join, rows, draft, selection, escape);
+criterion_group!(parts, walk, probe, digest, together, join, rows, draft, selection, escape);
 criterion_main!(parts);
 
 /// Directories of the tree, and files in each.
@@ -188,7 +190,7 @@ fn probe(criterion: &mut Criterion) {
         let question = Question { attributes, recorded: None, look: Look::Full };
         group.bench_function(name, |bench| {
             bench.iter(|| {
-                let answer = probe::probe(dir.fd(), c"file", Hint::File, question, &tools);
+                let answer = probe::probe_alone(dir.fd(), (c"file", Hint::File), question, &tools);
                 assert!(answer.facts.is_some() && answer.trouble.is_none());
             });
         });
@@ -233,6 +235,31 @@ fn digest(criterion: &mut Criterion) {
             });
         }
     }
+    group.finish();
+}
+
+/// Small contents, hashed one by one and together; in memory already.
+fn together(criterion: &mut Criterion) {
+    let contents: Vec<Vec<u8>> = (0..256usize).map(|n| vec![b'x'; 200 + n * 131 % 8000]).collect();
+    let bytes: usize = contents.iter().map(Vec::len).sum();
+    let mut group = criterion.benchmark_group("small contents");
+    group.throughput(Throughput::Bytes(bytes as u64));
+    group.bench_function("one by one", |bench| {
+        bench.iter(|| contents.iter().map(|content| blake3::hash(content)).collect::<Vec<_>>());
+    });
+    let mut all = Contents::new();
+    group.bench_function("together", |bench| {
+        bench.iter(|| {
+            for content in &contents {
+                let copy = |space: &mut [u8]| {
+                    space.copy_from_slice(content);
+                    Ok::<_, Infallible>(content.len())
+                };
+                all.push(content.len(), copy).unwrap();
+            }
+            black_box(all.digests());
+        });
+    });
     group.finish();
 }
 
