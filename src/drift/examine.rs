@@ -149,7 +149,7 @@ pub(super) struct Examination<'a> {
     pub(super) root: Arc<OpenDir>,
     pub(super) objects: Vec<AtomicU64>,
     pub(super) coverage: Coverage<'a>,
-    pub(super) crew: Crew,
+    pub(super) crew: Crew<Work>,
     /// What waits to be hashed, of each thread.
     pub(super) waiting: Vec<Mutex<Option<Waiting>>>,
     fatal: Mutex<Option<baseline::Error>>,
