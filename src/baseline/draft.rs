@@ -549,7 +549,7 @@ fn connect(state: &StateDir, object: &str) -> Result<Connection, Error> {
     connection
         .execute_batch(
             "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
-             PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -8192; PRAGMA mmap_size = 0;
+             PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -4096; PRAGMA mmap_size = 0;
              PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
              PRAGMA cell_size_check = ON;",
         )

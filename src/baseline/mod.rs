@@ -362,7 +362,8 @@ fn attribute_set(text: &str) -> Option<AttributeSet> {
 pub(crate) fn digest_file(mut file: &File, object: &str) -> Result<([u8; 32], u64), Error> {
     let failed = |error: std::io::Error| integrity(object, error);
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 1024 * 1024];
+    // Long enough that the threads have more to hash than to wait for.
+    let mut buffer = vec![0; 4 << 20];
     loop {
         let got = match file.read(&mut buffer) {
             Ok(0) => break,

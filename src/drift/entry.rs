@@ -2,10 +2,10 @@
 //! left to a job of its own.
 
 use super::compare::compare;
+use super::covered::Seen;
 use super::examine::{Examination, Job, Row, Surroundings, Task, Visiting, lock, unexamined};
-use super::waiting::Entry;
 use crate::baseline;
-use crate::baseline::rows::{EntryRow, Recorded};
+use crate::baseline::rows::Recorded;
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
 use crate::model::change::{Change, Difference, Finding, Place, RuleIndex, What};
 use crate::model::facts::{Facts, ObjectType};
@@ -167,31 +167,8 @@ impl Examination<'_> {
         }
         match rule.filter(|rule| self.input.selection.admits(*rule, stat.object_type)) {
             Some(rule) => {
-                let seen = match (&early, &row) {
-                    (None, Row::Entry(row)) => is_as_recorded(row, &answer, attributes)?,
-                    _ => AsRecorded::Unknown,
-                };
-                let expected = match seen {
-                    AsRecorded::All => {
-                        self.count(rule);
-                        return Ok(());
-                    }
-                    AsRecorded::But(content) => Some(content),
-                    AsRecorded::Unknown => None,
-                };
-                let recorded = match (expected, early) {
-                    (Some(_), _) => None,
-                    (None, Some(recorded)) => Some(recorded),
-                    (None, None) => row.recorded()?,
-                };
-                let Answer { facts, trouble, waits } = answer;
-                let observation = Observation { rule, attributes, facts, trouble, recorded };
-                if waits {
-                    task.waiting.push(Entry::new(visiting, index, observation, expected));
-                    return self.settle_if_full(&mut task.waiting);
-                }
-                self.judge_in(visiting, name.to_bytes(), observation, &mut task.findings);
-                Ok(())
+                let seen = Seen { index, rule, attributes, answer, early };
+                self.covered_entry(visiting, seen, &row, task)
             }
             None => {
                 if answer.waits {
@@ -508,33 +485,6 @@ impl Examination<'_> {
         }));
         differences.sort_by_key(|difference| difference.attribute);
     }
-}
-
-/// What a quick look at a row says about an object.
-enum AsRecorded {
-    /// It is what is recorded.
-    All,
-    /// It is, if its content has this digest.
-    But([u8; 32]),
-    /// It has to be compared.
-    Unknown,
-}
-
-fn is_as_recorded(
-    row: &EntryRow<'_>,
-    answer: &Answer,
-    attributes: AttributeSet,
-) -> Result<AsRecorded, baseline::Error> {
-    let (Some(facts), None) = (&answer.facts, &answer.trouble) else {
-        return Ok(AsRecorded::Unknown);
-    };
-    if !answer.waits {
-        let agrees = row.agrees(facts, attributes)?;
-        return Ok(if agrees { AsRecorded::All } else { AsRecorded::Unknown });
-    }
-    let agrees = row.agrees(facts, attributes.without(Attribute::Content))?;
-    let content = if agrees { row.content()? } else { None };
-    Ok(content.map_or(AsRecorded::Unknown, AsRecorded::But))
 }
 
 /// A change without a difference: a growing file with another inode than the recorded one.

@@ -5,6 +5,7 @@
 
 pub mod compare;
 mod coverage;
+mod covered;
 mod disturbed;
 pub mod entry;
 pub mod examine;
