@@ -101,6 +101,53 @@ fn an_exported_list_is_checked_by_b3sum_and_sha256sum() {
 }
 
 #[test]
+fn many_small_files_of_all_sizes_have_the_digests_of_b3sum_and_a_changed_byte_is_found() {
+    if !tool::has("b3sum") {
+        return;
+    }
+    let host = Host::new().rule_with("srv", "ignore-all", "high", &["/srv"], "add = [\"content\"]");
+    let path = |number: usize| format!("/srv/{}/{}/file-{number}", number % 13, number % 61);
+    let content = |number: usize| -> Vec<u8> {
+        let byte = |at: usize| u8::try_from((at * 31 + number) % 251).unwrap();
+        (0..number * number % 20_011).map(byte).collect()
+    };
+    for number in 0..800 {
+        host.write(path(number), content(number));
+    }
+    let host = host.init();
+    let list = host.fim(["baseline", "export", "--format", "b3sum"]).exits(0);
+    let relative = list.text().replace("  /srv/", "  srv/");
+    assert_eq!(relative.lines().count(), 800);
+    let file = host.scratch().join("list");
+    std::fs::write(&file, &relative).unwrap();
+    let checked = Command::new("b3sum")
+        .args(["--check", file.to_str().unwrap()])
+        .current_dir(host.root())
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    host.check().exits(0);
+    let mut changed: Vec<String> = Vec::new();
+    for number in (17..800).step_by(97) {
+        let mut bytes = content(number);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        host.write(path(number), bytes);
+        changed.push(path(number));
+    }
+    let report = host.check().exits(4).json();
+    let mut found: Vec<String> = report["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| change["path"].as_str().unwrap().to_owned())
+        .collect();
+    found.sort();
+    changed.sort();
+    assert_eq!(found, changed);
+}
+
+#[test]
 fn a_bundle_unpacked_by_tar_serves_the_rescue_disk() {
     if !tool::has("tar") {
         return;
