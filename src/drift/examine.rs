@@ -96,7 +96,7 @@ pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Resul
     let stat = *root.stat();
     let file_system =
         crate::sys::stat::file_system_of(root.fd()).map_err(|error| root_error(&error))?;
-    let crew = Crew::new(&tools.settings);
+    let crew = Crew::new(&tools.settings, tools.open_dirs_limit);
     let examination = Examination {
         input,
         tools,

@@ -60,13 +60,15 @@ struct Stack<W> {
 }
 
 impl<W> Crew<W> {
-    /// Nobody yet.
-    pub(super) fn new(settings: &Settings) -> Crew<W> {
+    /// Nobody yet. Each thread opens the baseline, a directory and a file, and directories wait.
+    pub(super) fn new(settings: &Settings, open_dirs_limit: u64) -> Crew<W> {
+        let most = usize::try_from(open_dirs_limit / 2).unwrap_or(usize::MAX).max(1);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (cores, threads) = match settings.threads {
             0 => (cores, cores.max(DISK_THREADS)),
             asked => (asked.min(256), asked.min(256)),
         };
+        let (cores, threads) = (cores.min(most), threads.min(most));
         Crew {
             stack: Mutex::new(Stack { work: Vec::new(), undone: 0, active: 0, idle: 0 }),
             added: Condvar::new(),
@@ -248,7 +250,7 @@ mod tests {
         for threads in [1, 2, 3, 16] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             for round in 0..40 {
-                let crew: Crew<u32> = Crew { threads, ..Crew::new(&Settings::default()) };
+                let crew: Crew<u32> = Crew { threads, ..Crew::new(&Settings::default(), 1024) };
                 let seen = Mutex::new(Vec::new());
                 crew.add([1]);
                 let done = crew.work(Some(&pool), &|number| {

@@ -244,6 +244,9 @@ fn a_deep_tree_and_a_wide_directory_need_few_descriptors() {
     let few = |arguments: &[&str]| host.fim_through(&["prlimit", "--nofile=64"], arguments);
     few(&["init", "--no-passphrase"]).exits(0);
     few(&["check", "--format", "json"]).exits(0).drift(expect![""]);
+    // So few that not even each thread that waits for a disk could have what it needs.
+    let fewer = host.fim_through(&["prlimit", "--nofile=32"], &["check", "--format", "json"]);
+    fewer.exits(0).drift(expect![""]);
     host.remove("/srv/wide/10000");
     host.write("/srv/many/299/c/d/new", "");
     let ran = few(&["check", "--format", "json"]).exits(3).drift(expect![[r#"
