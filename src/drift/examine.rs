@@ -440,8 +440,8 @@ impl<'a> Examination<'a> {
                 }
             }
         }
-        // Order matters: findings are told before the directories below are visited, so that the
-        // writer of a draft numbers parents before their children.
+        // Told before the directories below are visited: the writer of a draft numbers most parents
+        // before their children, and those whose entries still wait when the first child comes.
         self.done_with(visiting, &mut task.findings)?;
         self.tell(task.findings);
         self.leave_waiting(task.waiting)?;

@@ -1,7 +1,8 @@
 //! Drift: what differs between a baseline and the host.
 //!
-//! `examine.rs` walks, with `workers.rs`, `entry.rs` looks at what lies in one directory, and
-//! `compare.rs` is the one judgement they all ask.
+//! `examine.rs` walks, with `workers.rs`; `entry.rs` looks at what lies in one directory, `covered.rs`
+//! passes over what is as recorded, and `waiting.rs` keeps what waits for its digest. `compare.rs` is
+//! the one judgement they all ask.
 
 pub mod compare;
 mod coverage;

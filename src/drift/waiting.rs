@@ -112,6 +112,8 @@ impl Examination<'_> {
 
     fn settle(&self, waiting: &mut Waiting) -> Result<(), baseline::Error> {
         let mut findings = Vec::new();
+        // A digest given to the entry of another content would be a lie about both.
+        assert_eq!(waiting.contents.len(), waiting.entries.len(), "each entry has its content");
         self.tools.consumed(waiting.contents.bytes());
         let digests = waiting.contents.digests();
         for (entry, digest) in waiting.entries.drain(..).zip(digests) {

@@ -1,6 +1,7 @@
 //! All digests of a content in one reading.
 //!
-//! Small files are read at once into a reused buffer. A large file whose only digest is BLAKE3 is
+//! Small files are read at once, and wait to be hashed with others (`together.rs`) where BLAKE3 is the
+//! only digest. A large file whose only digest is BLAKE3 is
 //! split into subtrees that are read and hashed on all cores, with the crate's own interface for
 //! it. Holes are hashed without being read.
 
