@@ -79,7 +79,7 @@ fn writing(object: &str, error: rusqlite::Error) -> Error {
             | rusqlite::ErrorCode::CannotOpen
             | rusqlite::ErrorCode::PermissionDenied,
         ) => Error::State(StateError::Unwritable { name, cause: error.to_string() }),
-        _ => Error::Sqlite(error),
+        _ => Error::from(error),
     }
 }
 

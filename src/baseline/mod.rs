@@ -16,7 +16,7 @@ use crate::sign::trust::Trust;
 use crate::state::StateDir;
 use crate::state::error::StateError;
 use crate::state::names::{self, Part};
-use crate::sys::stat;
+use crate::sys::{stat, threads};
 use rows::Reader;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -51,7 +51,10 @@ pub enum Error {
     Malformed(String),
     /// SQLite cannot go on.
     #[error("baseline: {0}; see whether the file system of the state directory is in order")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
+    /// There is no memory to read the baseline with; what it says is not in doubt.
+    #[error("baseline: out of memory; raise the limit of memory (ulimit -v) or free some")]
+    Memory,
 }
 
 fn integrity(object: &str, cause: impl std::fmt::Display) -> Error {
@@ -371,9 +374,21 @@ pub(crate) fn digest_file(mut file: &File, object: &str) -> Result<([u8; 32], u6
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(failed(error)),
         };
-        hasher.update_rayon(&buffer[..got]);
+        match threads::are_shared() {
+            true => hasher.update_rayon(&buffer[..got]),
+            false => hasher.update(&buffer[..got]),
+        };
     }
     Ok((*hasher.finalize().as_bytes(), hasher.count()))
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::OutOfMemory) => Error::Memory,
+            _ => Error::Sqlite(error),
+        }
+    }
 }
 
 impl Baseline {

@@ -51,6 +51,7 @@ pub fn code(error: &Error) -> u8 {
         Error::Baseline(error) => match error {
             baseline::Error::NoGeneration(_) => STATE,
             baseline::Error::State(error) => state(error),
+            baseline::Error::Memory => OTHER,
             baseline::Error::Integrity { .. }
             | baseline::Error::Malformed(_)
             | baseline::Error::Sqlite(_) => INTEGRITY,

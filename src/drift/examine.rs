@@ -79,7 +79,9 @@ pub enum Error {
     #[error(transparent)]
     Baseline(#[from] baseline::Error),
     /// Threads cannot be started.
-    #[error("threads of the scan: {0}; lower scan.threads or raise the limit of processes")]
+    #[error(
+        "threads of the scan: {0}; lower scan.threads or raise the limits of processes and memory"
+    )]
     Threads(String),
 }
 

@@ -8,6 +8,7 @@
 use super::Tools;
 use super::together::Contents;
 use crate::model::facts::Digests;
+use crate::sys::threads;
 use blake3::hazmat::{self, ChainingValue, HasherExt as _, Mode};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -125,7 +126,7 @@ pub fn of(
 ) -> io::Result<Digests> {
     let reader = Reader { fd, deadline, tools, holes: extent.may_have_holes() };
     let only_blake3 = wanted.is_blake3_alone();
-    if only_blake3 && extent.size > 2 * SUBTREE_BYTES {
+    if only_blake3 && extent.size > 2 * SUBTREE_BYTES && threads::are_shared() {
         return reader.parallel(extent);
     }
     if only_blake3 && (1..=BUFFER_BYTES as u64).contains(&extent.size) && !reader.holes {
@@ -147,6 +148,7 @@ pub fn of(
                 }
                 hashers.update(&buffer[..got]);
                 offset += got as u64;
+                reader.check_deadline()?;
             }
         }
         Ok(hashers.finish())
@@ -300,6 +302,9 @@ impl Reader<'_> {
     }
 
     fn subtree(&self, start: u64, end: u64) -> io::Result<ChainingValue> {
+        // Before it is split: both halves are asked for whatever the other says, and a file of exbibytes
+        // has more of them than can be counted.
+        self.check_deadline()?;
         let length = end - start;
         if length > SUBTREE_BYTES {
             let middle = start + hazmat::left_subtree_len(length);
@@ -307,7 +312,6 @@ impl Reader<'_> {
                 rayon::join(|| self.subtree(start, middle), || self.subtree(middle, end));
             return Ok(hazmat::merge_subtrees_non_root(&left?, &right?, Mode::Hash));
         }
-        self.check_deadline()?;
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset(start);
         with_buffer(|buffer| {

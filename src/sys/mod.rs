@@ -11,6 +11,7 @@ pub mod privilege;
 pub mod service;
 pub mod socket;
 pub mod stat;
+pub mod threads;
 pub mod usage;
 pub mod wait;
 pub mod xattr;

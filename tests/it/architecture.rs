@@ -197,3 +197,50 @@ fn nothing_is_left_to_be_done() {
     }
     assert_none(&violations, "a step not done yet is an error, not a note");
 }
+
+/// Between backquotes: a file of the scenarios, and a test in it.
+fn tests_named_in(page: &str) -> Vec<(&str, &str)> {
+    page.split('`')
+        .filter_map(|word| word.split_once("::"))
+        .filter(|(file, test)| {
+            let is_word = |word: &str| {
+                word.bytes().all(|b| b.is_ascii_lowercase() || b"_0123456789".contains(&b))
+            };
+            is_word(file) && is_word(test)
+        })
+        .collect()
+}
+
+#[test]
+fn the_security_page_names_tests_that_there_are_and_crates_that_are_used() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let page = read(&root.join("SECURITY.md"));
+    let named = tests_named_in(&page);
+    assert!(named.len() > 50, "{} tests are named", named.len());
+    let missing: Vec<_> = named
+        .into_iter()
+        .filter(|(file, test)| {
+            let scenarios = read(&root.join("tests/it").join(file).with_extension("rs"));
+            !scenarios.contains(&format!("fn {test}("))
+        })
+        .map(|(file, test)| format!("{file}::{test}"))
+        .collect();
+    assert_none(&missing, "what the page claims is seen in tests");
+
+    let manifest = read(&root.join("Cargo.toml"));
+    let (_, dependencies) = manifest.split_once("[dependencies]\n").unwrap();
+    let (dependencies, _) = dependencies.split_once("\n[").unwrap();
+    let names = dependencies.lines().filter(|line| !line.starts_with('#'));
+    let told: std::collections::BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split_once(" | "))
+        .flat_map(|(crates, _)| crates.split([' ', ',', '(', ')']))
+        .collect();
+    let untold: Vec<String> = names
+        .filter_map(|line| line.split_once(" = ").map(|(name, _)| name))
+        .filter(|name| !told.contains(name))
+        .map(str::to_owned)
+        .collect();
+    assert_none(&untold, "the page says of each crate what it is for and what it may touch");
+}

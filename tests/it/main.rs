@@ -38,6 +38,7 @@ mod packaging;
 mod pins;
 mod policy;
 mod readme;
+mod resources;
 mod scope;
 mod selection;
 mod sinks;

@@ -139,7 +139,7 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
             let ended = move || drop(wakes.send(Wake::Helper));
             Some(Arc::new(helper.listen_until(ended).map_err(cannot(
                 "the process that runs programs for sinks",
-                "raise the limit of processes",
+                "raise the limits of processes and memory",
             ))?))
         }
     };
@@ -151,7 +151,7 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
         None => Arc::new(Direct),
     };
     let threads = Threads { wakes: wakes.clone() };
-    let thread = cannot("threads", "raise the limit of processes");
+    let thread = cannot("threads", "raise the limits of processes and memory");
     signals(&threads, &wakes)?;
 
     let stamp = Stamp::new(context.clock.now(), in_force.force.host(), in_force.generation());
@@ -376,7 +376,7 @@ fn sweeper(
             }
             String::new()
         })
-        .map_err(cannot("threads", "raise the limit of processes"))?;
+        .map_err(cannot("threads", "raise the limits of processes and memory"))?;
     Ok(sweeps)
 }
 
