@@ -79,13 +79,19 @@ unsafe impl GlobalAlloc for Memory {
     }
 }
 
-/// Has an abort end the program with the exit code of any other failure: by now whoever aborts has said why. It is
-/// the C library's way when it needs memory of its own (for the end of a thread, say) and there is none.
+/// Last words after an abort.
+const ABORTED: &[u8] =
+    b"fim: aborted for the reason above; where it is memory, raise its limit (ulimit -v) or free some\n";
+
+/// Has an abort end the program with a line and the exit code of any other failure: whoever aborts has said why. It is
+/// the way of the C library and of Rust's threads when they need memory of their own and there is none.
 pub fn end_cleanly_where_aborted<const EXIT_CODE: u8>() {
     extern "C" fn ended<const EXIT_CODE: u8>(_: libc::c_int) {
-        #[allow(unsafe_code, reason = "no crate in use wraps _exit(2)")]
-        // SAFETY: ends the process, and may be called by a signal's handler: signal-safety(7).
+        #[allow(unsafe_code, reason = "a handler may not call the crates' wrappers")]
+        // SAFETY: writes bytes that are there for ever, and ends the process; a signal's handler may call both:
+        // signal-safety(7).
         unsafe {
+            libc::write(libc::STDERR_FILENO, ABORTED.as_ptr().cast(), ABORTED.len());
             libc::_exit(i32::from(EXIT_CODE))
         }
     }
