@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 #[path = "../fuzz/property/mod.rs"]
 mod property;
 
+/// What holds of every input; it panics where it does not.
+type Property = fn(&[u8]);
+
 /// Each target's property.
-const TARGETS: &[(&str, fn(&[u8]))] = &[
+const TARGETS: &[(&str, Property)] = &[
     ("baseline", property::baseline::check),
     ("config", property::config::check),
     ("cron", property::cron::check),
