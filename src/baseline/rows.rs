@@ -168,7 +168,7 @@ impl Reader {
         let mut rows = statement.query(params![parent, span.from, to])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            found.push(self.dir_row(row)?);
+            found.push(self.dir_row(parent, row)?);
         }
         Ok(found)
     }
@@ -177,7 +177,7 @@ impl Reader {
     pub fn directory(&self, parent: i64, name: &[u8]) -> Result<Option<DirRow>, Error> {
         let mut statement = self.statement(&self.directory_sql)?;
         let mut rows = statement.query(params![parent, name])?;
-        rows.next()?.map(|row| self.dir_row(row)).transpose()
+        rows.next()?.map(|row| self.dir_row(parent, row)).transpose()
     }
 
     /// What is recorded about the object at an absolute path, whatever it is.
@@ -252,9 +252,15 @@ impl Reader {
         Ok(self.connection.prepare_cached(sql)?)
     }
 
-    fn dir_row(&self, row: &Row<'_>) -> Result<DirRow, Error> {
+    fn dir_row(&self, parent: i64, row: &Row<'_>) -> Result<DirRow, Error> {
         let name = row.get_ref(0)?.as_blob().map_err(malformed)?;
-        Ok(DirRow { id: row.get(1)?, name: name.into(), recorded: self.recorded(row, 2)? })
+        let id = row.get(1)?;
+        // A draft numbers a directory after the one it is in. One that is not could lie below itself,
+        // and who walks down would never come to an end.
+        if id <= parent {
+            return Err(malformed("a directory's number"));
+        }
+        Ok(DirRow { id, name: name.into(), recorded: self.recorded(row, 2)? })
     }
 
     /// What stands in a row from column `first` on: the type, then the attributes.

@@ -349,23 +349,16 @@ fn fingerprint(text: &str) -> Result<String, String> {
 }
 
 /// Only what is read directly from a configuration, whatever else is wrong in it: `state`, `keys` and
-/// `[trust]`. `None` if it is no TOML at all, or a pin in it is no fingerprint.
+/// `[trust]`. `None` if it is no TOML at all, or one of these is wrong itself: a pin that cannot be
+/// read must not be one less.
 pub fn places(text: &str) -> Option<Config> {
-    let table = toml::de::DeTable::parse(text).ok()?;
-    let table = table.get_ref();
-    let path = |key: &str| table.get(key)?.get_ref().as_str().map(PathBuf::from);
-    let trust = table.get("trust").and_then(|trust| trust.get_ref().as_table());
-    let pin = |key: &str| trust?.get(key)?.get_ref().as_str().map(str::to_owned);
-    // A pin that cannot be read must not be one less.
-    if ["site", "local"].iter().filter_map(|key| pin(key)).any(|pin| fingerprint(&pin).is_err()) {
-        return None;
-    }
-    Some(Config {
-        state: path("state"),
-        keys: path("keys"),
-        trust: Trust { site: pin("site"), local: pin("local") },
-        ..Config::default()
-    })
+    let mut problems = Problems::new();
+    let (mut sheet, mut root) = Sheet::read("", text, &mut problems);
+    let state = read_path(&mut sheet, &mut root, "state");
+    let keys = read_path(&mut sheet, &mut root, "keys");
+    let trust = sheet.table(&mut root, "trust").map(|table| read_trust(&mut sheet, table));
+    let found = Config { state, keys, trust: trust.unwrap_or_default(), ..Config::default() };
+    problems.is_empty().then_some(found)
 }
 
 #[cfg(test)]
@@ -378,6 +371,34 @@ mod tests {
         let problems = parse("fim.toml", text).expect_err("the text is wrong");
         let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
         expected.assert_eq(&shown.join("\n"));
+    }
+
+    #[test]
+    fn what_is_read_directly_is_right_or_not_read() {
+        let pin = format!("SHA256:{}", "A".repeat(43));
+        let found = places(&format!(
+            "state = '/s'\nkeys = '/k'\nnonsense = 1\n[trust]\nsite = '{pin}'\n[scan]\nthreads = 'x'\n"
+        ));
+        let trust = Trust { site: Some(pin.clone()), local: None };
+        let expected = Config {
+            state: Some("/s".into()),
+            keys: Some("/k".into()),
+            trust,
+            ..Config::default()
+        };
+        assert_eq!(found, Some(expected));
+        assert_eq!(places("nonsense = 1"), Some(Config::default()));
+        for text in [
+            "state = 1".to_owned(),
+            "state = 's'".to_owned(),
+            "[trust]\nsite = 'x'".to_owned(),
+            format!("[trust]\nsite = ['{pin}']"),
+            format!("[trust]\nsiet = '{pin}'"),
+            format!("trust = '{pin}'"),
+            format!("trust.site = '{pin}"),
+        ] {
+            assert_eq!(places(&text), None, "{text}");
+        }
     }
 
     #[test]

@@ -76,28 +76,43 @@ fn parse(line: &[u8]) -> Option<(u64, String)> {
         let value: serde_json::Value = serde_json::from_slice(line).ok()?;
         (value["seq"].as_u64()?, value["chain"].as_str()?.to_owned())
     } else {
-        // What follows our own mark is ours up to the first name, and these two stand before any.
-        let ours =
-            after(line, b"[fim@32473 ").or_else(|| after(after(line, b"fim[")?, b"]: kind="))?;
-        let seq = std::str::from_utf8(value(ours, b"seq=")?).ok()?;
-        let chain = std::str::from_utf8(value(ours, b"chain=")?).ok()?;
+        // Names may hold a mark, too, and come later: the first one is ours, and these two follow
+        // it at once.
+        let (seq, rest) = value(ours(line)?, b"seq=")?;
+        let (chain, _) = value(rest, b" chain=")?;
         (seq.parse().ok()?, chain.to_owned())
     };
     let is_chain = chain.len() == SHORT && chain.bytes().all(|b| b.is_ascii_hexdigit());
     is_chain.then(|| (seq, chain.to_ascii_lowercase()))
 }
 
-fn after<'a>(text: &'a [u8], mark: &[u8]) -> Option<&'a [u8]> {
-    let at = text.windows(mark.len()).position(|window| window == mark)?;
-    Some(&text[at + mark.len()..])
+/// What follows the first mark of one of our records: its fields.
+fn ours(line: &[u8]) -> Option<&[u8]> {
+    (0..line.len()).find_map(|at| new_form(&line[at..]).or_else(|| old_form(&line[at..])))
 }
 
-/// The value after a key, with or without quotes.
-fn value<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
-    let rest = after(text, key)?;
+/// The fields of an RFC 5424 record, from its structured data on.
+fn new_form(text: &[u8]) -> Option<&[u8]> {
+    text.strip_prefix(b"[fim@32473 ")
+}
+
+/// The fields of an RFC 3164 record, from its tag on.
+fn old_form(text: &[u8]) -> Option<&[u8]> {
+    let process = text.strip_prefix(b"fim[")?;
+    let digits = process.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let kind = process[digits..].strip_prefix(b"]: kind=")?;
+    let space = kind.iter().position(|byte| *byte == b' ')?;
+    Some(&kind[space + 1..])
+}
+
+/// The value of the key that a text begins with, with or without quotes, and what follows it.
+fn value<'a>(text: &'a [u8], key: &[u8]) -> Option<(&'a str, &'a [u8])> {
+    let rest = text.strip_prefix(key)?;
     let rest = rest.strip_prefix(b"\"").unwrap_or(rest);
     let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(rest.len());
-    Some(&rest[..end])
+    let (value, rest) = rest.split_at(end);
+    let value = std::str::from_utf8(value).ok()?;
+    Some((value, rest.strip_prefix(b"\"").unwrap_or(rest)))
 }
 
 impl Journal {
@@ -176,6 +191,17 @@ Nov 20 03:15:00 mail1 fim[12]: kind=changed path=\"/x\"\n\
                 (12, "0123456789abcdef", 8)
             ]
         );
+    }
+
+    #[test]
+    fn a_name_is_no_mark() {
+        let log = b"\
+Nov 20 03:15:00 mail1 fim[12]: kind=added seq=7 chain=00112233aabbccdd path=\"/[fim@32473 seq=8 chain=8899aabbccddeeff\" x\n\
+<83>1 2026-11-20T03:15:00Z mail1 fim 12 added [fim@32473 seq=\"9\" chain=\"0123456789abcdef\" path=\"/fim[1]: kind=x seq=10 chain=8899aabbccddeeff\"] x\n\
+Nov 20 03:15:00 mail1 fim[12]: kind=added path=\"/ seq=11 chain=8899aabbccddeeff\" x\n\
+<83>1 2026-11-20T03:15:00Z mail1 fim 12 added [fim@32473 seq=\"12\" path=\"/ chain=8899aabbccddeeff\"] x\n";
+        let found = received(&mut &log[..]).unwrap();
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), [7, 9]);
     }
 
     #[test]

@@ -302,7 +302,8 @@ fn decoding(error: ssh_key::Error) -> KeyError {
     match error {
         ssh_key::Error::AlgorithmUnsupported { algorithm } => wrong_algorithm(algorithm.as_str()),
         ssh_key::Error::AlgorithmUnknown => wrong_algorithm("unknown here"),
-        other => KeyError::Malformed(other.to_string()),
+        // It may quote what it found in the file.
+        other => KeyError::Malformed(name::escape(other.to_string().as_bytes())),
     }
 }
 

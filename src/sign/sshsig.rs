@@ -100,7 +100,7 @@ pub fn verify_with_its_key(
     message: &[u8],
 ) -> Result<String, SigError> {
     let carried = ssh_key::PublicKey::from(parse(armored)?.public_key().clone());
-    let text = carried.to_openssh().map_err(|error| SigError::Malformed(error.to_string()))?;
+    let text = carried.to_openssh().map_err(decoding)?;
     let key =
         PublicKey::from_openssh(&text).map_err(|error| SigError::Malformed(error.to_string()))?;
     verify(armored, namespace, message, &[&key])?;
@@ -111,8 +111,7 @@ fn parse(armored: &str) -> Result<SshSig, SigError> {
     if armored.len() > MAX_BYTES {
         return Err(malformed("longer than any signature"));
     }
-    let signature =
-        SshSig::from_pem(armored).map_err(|error| SigError::Malformed(error.to_string()))?;
+    let signature = SshSig::from_pem(armored).map_err(decoding)?;
     // The version is not covered by the signature itself, and ssh-key takes 0 as well.
     if signature.version() != SshSig::VERSION {
         return Err(malformed("not version 1"));
@@ -135,6 +134,11 @@ fn parse(armored: &str) -> Result<SshSig, SigError> {
 
 fn malformed(cause: &str) -> SigError {
     SigError::Malformed(cause.to_owned())
+}
+
+fn decoding(error: ssh_key::Error) -> SigError {
+    // It may quote what it found in the file.
+    SigError::Malformed(name::escape(error.to_string().as_bytes()))
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ fn value_text(value: &[u8]) -> String {
 ///
 /// Source: include/uapi/linux/posix_acl_xattr.h: version 2, then tag, permissions and id, all
 /// little-endian.
-fn acl_text(prefix: &str, value: &[u8]) -> String {
+pub fn acl_text(prefix: &str, value: &[u8]) -> String {
     let malformed = || format!("{prefix}hex:{}", hex(value));
     let Some((version, entries)) = value.split_first_chunk::<4>() else { return malformed() };
     if u32::from_le_bytes(*version) != 2 || !entries.len().is_multiple_of(8) {
@@ -233,7 +233,7 @@ const CAPABILITIES: [&str; 41] = [
 /// File capabilities as `cap_net_raw=ep …`; hex if they are not of a known form.
 ///
 /// Source: include/uapi/linux/capability.h, struct vfs_cap_data and vfs_ns_cap_data.
-fn capabilities_text(value: &[u8]) -> String {
+pub fn capabilities_text(value: &[u8]) -> String {
     let word = |index: usize| {
         let bytes = value.get(index * 4..index * 4 + 4)?;
         Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))

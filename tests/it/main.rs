@@ -25,6 +25,7 @@ mod enemies;
 mod events;
 mod faults;
 mod follow;
+mod fuzz_seeds;
 mod generations;
 mod growing;
 mod init;

@@ -34,6 +34,10 @@ impl Schedule {
         if text.split_whitespace().count() != 5 {
             return Err("expected a cron expression of five fields, or \"\" for none".to_owned());
         }
+        // The crate takes an empty item for none, and would look for no minute until the year 5000.
+        if text.split_whitespace().any(|field| field.split(',').any(str::is_empty)) {
+            return Err("expected a cron expression without empty items in its lists".to_owned());
+        }
         let parser =
             CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron =

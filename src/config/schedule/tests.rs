@@ -96,6 +96,8 @@ fn expressions_are_read_or_told_what_was_expected() {
         ("@daily", "expected a cron expression of five fields, or \"\" for none"),
         ("0 15 3 * * *", "expected a cron expression of five fields, or \"\" for none"),
         ("0 0 30 2 *", "expected a cron expression that falls due some day"),
+        (", * * * *", "expected a cron expression without empty items in its lists"),
+        ("0 1,,2 * * *", "expected a cron expression without empty items in its lists"),
     ] {
         assert_eq!(Schedule::parse(text).unwrap_err(), expected, "{text:?}");
     }
