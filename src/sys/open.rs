@@ -35,6 +35,12 @@ pub enum Access {
 /// Links that are followed on the way to one object: path_resolution(7).
 const LINKS_LIMIT: u32 = 40;
 
+/// How often the kernel is asked again that gave up on a path because something was renamed.
+///
+/// Any rename anywhere will do, and a link can be made so that resolving it takes milliseconds: who
+/// renames all the time could keep a scan waiting for ever.
+const ATTEMPTS: u32 = 8;
+
 const BASE: OFlags =
     OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
@@ -117,9 +123,9 @@ pub fn entry_exists(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
 /// # Errors
 /// Those of open(2).
 pub fn inside(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    loop {
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    for _ in 0..ATTEMPTS {
         match rustix::fs::openat2(
             root,
             relative,
@@ -131,10 +137,11 @@ pub fn inside(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
             // A rename or mount raced with the walk: openat2(2).
             Err(Errno::AGAIN | Errno::INTR) => {}
             // An old kernel, or a filter that does not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => return inside_by_steps(root, name::bytes(path)),
+            Err(Errno::NOSYS | Errno::PERM) => break,
             Err(error) => return Err(error.into()),
         }
     }
+    inside_by_steps(root, name::bytes(path))
 }
 
 /// What [`inside`] does, without openat2(2): each component is taken hold of, and links are
