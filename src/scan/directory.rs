@@ -182,6 +182,8 @@ impl Listing {
         let names = &self.names;
         let bytes = |entry: &Entry| &names[entry.start..entry.start + usize::from(entry.length)];
         self.entries.sort_unstable_by(|a, b| bytes(a).cmp(bytes(b)));
+        // What is taken away and put back while a directory is read may be met twice: readdir(3).
+        self.entries.dedup_by(|a, b| bytes(a) == bytes(b));
     }
 
     /// A listing of chosen names, whether they exist or not.
