@@ -20,7 +20,7 @@ use crate::sys::{self, stat};
 use std::cell::{Cell, LazyCell};
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -109,30 +109,33 @@ pub(crate) enum Hold {
     Growing,
 }
 
-/// Runs `look` until the object is the same before and after it; `before` is what it is now.
+/// Runs `look` until the object is the same before and after it: `before` is what it is now, and
+/// `again` says what it is then.
 ///
 /// A file that may grow need not come to rest: a log that is written all the time is always too
-/// young to tell.
+/// young to tell. One that is touched all the time and does not grow is not written as a log is.
 ///
 /// # Errors
-/// "does not hold still" after some attempts, and whatever `look` says.
+/// "does not hold still" after some attempts, and whatever `look` and `again` say.
 pub(crate) fn at_one_moment<T>(
-    fd: BorrowedFd<'_>,
     hold: Hold,
     mut before: Stat,
+    again: impl Fn() -> io::Result<Stat>,
     mut look: impl FnMut(&Stat) -> io::Result<T>,
 ) -> io::Result<(T, Stat)> {
     let mut last = None;
+    let mut has_grown = false;
     for attempt in 0..ATTEMPTS {
         let started = stat::coarse_now();
         let result = look(&before);
-        let after = stat::of(fd)?;
+        let after = again()?;
         let young = too_young(before.ctime, started);
         let grown = hold == Hold::Growing && before.same_object(&after);
         match result {
             Ok(seen) if before.same_moment(&after) && !young => return Ok((seen, before)),
             Ok(seen) if grown && after.size > before.size => return Ok((seen, before)),
-            Ok(seen) => last = (grown && after.size == before.size).then_some((seen, before)),
+            Ok(seen) if has_grown && before.same_moment(&after) => last = Some((seen, before)),
+            Ok(_) => {}
             // An object that was cut short while it was read may hold still the next time.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => last = None,
             Err(error) => return Err(error),
@@ -142,7 +145,9 @@ pub(crate) fn at_one_moment<T>(
         if young || attempt > 0 {
             clock::pause(GRAIN + Duration::from_millis(1));
         }
-        before = stat::of(fd)?;
+        let now = again()?;
+        has_grown = hold == Hold::Growing && before.same_object(&now) && now.size > before.size;
+        before = now;
     }
     last.ok_or_else(unstable)
 }
@@ -161,7 +166,7 @@ pub fn probe(
             probe_fast(dir, entry, question, tools, contents)
         }
         Hint::File if read(question.attributes) && question.look != Look::Names => {
-            probe_file(dir, entry, question, tools, contents)
+            probe_handle(dir, entry, question, tools, contents)
         }
         Hint::File => stat::at(dir, entry).and_then(|stat| match stat.object_type {
             ObjectType::File => Ok(Answer::of(Facts::new(stat))),
@@ -222,11 +227,12 @@ fn probe_fast(
     }
     match unchanged_digests(question.recorded, &seen) {
         Some(digests) => Ok(Answer::of(Facts { digests, ..Facts::new(seen) })),
-        None => probe_file(dir, entry, question, tools, contents),
+        None => probe_handle(dir, entry, question, tools, contents),
     }
 }
 
-/// An object that may be anything: taken hold of, looked at, and opened only if it is regular.
+/// An object that may be anything: taken hold of, looked at, and opened only if it is regular. If
+/// another has taken its place meanwhile, the name stands for that one, and it is looked at.
 fn probe_handle(
     dir: BorrowedFd<'_>,
     entry: &CStr,
@@ -234,59 +240,100 @@ fn probe_handle(
     tools: &Tools,
     contents: &mut Contents,
 ) -> io::Result<Answer> {
-    let handle = open::handle(dir, entry)?;
-    let seen = stat::of(handle.as_fd())?;
-    if question.look == Look::Names {
-        return Ok(Answer::of(Facts::new(seen)));
-    }
-    match seen.object_type {
-        ObjectType::File if reads(question.attributes, ObjectType::File) => {
-            let answer = probe_file(dir, entry, question, tools, contents)?;
-            if answer.facts.as_ref().is_none_or(|facts| facts.stat.same_object(&seen)) {
-                return Ok(answer);
-            }
-            if answer.waits {
-                contents.pop();
-            }
-            Err(moved())
+    for _ in 0..ATTEMPTS {
+        let handle = open::handle(dir, entry)?;
+        let seen = stat::of(handle.as_fd())?;
+        // It may have been removed in between; there are file systems that count no links, too.
+        if seen.nlink == 0 && !stat::at(dir, entry)?.same_object(&seen) {
+            continue;
         }
-        ObjectType::File | ObjectType::Dir => Ok(Answer::of(Facts::new(seen))),
-        _ => {
-            let mut facts = Facts::new(seen);
-            if seen.object_type == ObjectType::Symlink {
-                facts.link_target = Some(open::link_target(handle.as_fd())?.into_boxed_slice());
+        if question.look == Look::Names {
+            return Ok(Answer::of(Facts::new(seen)));
+        }
+        match seen.object_type {
+            ObjectType::File if reads(question.attributes, ObjectType::File) => {
+                let held = Held { dir, entry, handle, seen };
+                if let Some(answer) = read_file(held, question, tools, contents)? {
+                    return Ok(answer);
+                }
             }
-            match xattrs(Reach::Handle(handle.as_fd()), question.attributes, &mut facts) {
-                Ok(()) => Ok(Answer::of(facts)),
-                Err(error) => Ok(Answer::partly(Some(facts), &error)),
+            ObjectType::File | ObjectType::Dir => return Ok(Answer::of(Facts::new(seen))),
+            ObjectType::Symlink
+            | ObjectType::Block
+            | ObjectType::Char
+            | ObjectType::Fifo
+            | ObjectType::Socket => return read_node(handle.as_fd(), seen, question.attributes),
+        }
+    }
+    Err(moved())
+}
+
+/// A link or a node, by its handle: it is never opened.
+fn read_node(handle: BorrowedFd<'_>, seen: Stat, attributes: AttributeSet) -> io::Result<Answer> {
+    let mut facts = Facts::new(seen);
+    if seen.object_type == ObjectType::Symlink {
+        facts.link_target = Some(open::link_target(handle)?.into_boxed_slice());
+    }
+    if !reads(attributes, seen.object_type) {
+        return Ok(Answer::of(facts));
+    }
+    let result = at_one_moment(
+        Hold::Still,
+        seen,
+        || stat::of(handle),
+        |before| {
+            let mut facts = Facts { stat: *before, ..facts.clone() };
+            xattrs(Reach::Handle(handle), attributes, &mut facts)?;
+            Ok(facts)
+        },
+    );
+    match result {
+        Ok((facts, _)) => Ok(Answer::of(facts)),
+        Err(error) => Ok(Answer::partly(Some(facts), &error)),
+    }
+}
+
+/// A regular file that was taken hold of.
+struct Held<'a> {
+    dir: BorrowedFd<'a>,
+    entry: &'a CStr,
+    handle: OwnedFd,
+    seen: Stat,
+}
+
+impl Held<'_> {
+    /// Opens it, and nothing that has its name by now; `None` if that cannot be and another has it.
+    fn open(&self) -> io::Result<Option<(OwnedFd, Access)>> {
+        match open::file(self.handle.as_fd()) {
+            Ok(opened) => Ok(Some(opened)),
+            // The way there leads through /proc. Where that is not mounted, the name has to do.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let opened = open::file_by_name(self.dir, self.entry)?;
+                Ok(stat::of(opened.0.as_fd())?.same_object(&self.seen).then_some(opened))
             }
+            Err(error) => Err(error),
         }
     }
 }
 
-/// A regular file: opened without blocking, checked by descriptor, read at one moment.
-fn probe_file(
-    dir: BorrowedFd<'_>,
-    entry: &CStr,
+/// Reads a regular file at one moment at which it has its name; `None` if another object has it now.
+fn read_file(
+    held: Held<'_>,
     question: Question<'_>,
     tools: &Tools,
     contents: &mut Contents,
-) -> io::Result<Answer> {
-    let (fd, access) = match open::file(dir, entry) {
-        Ok(opened) => opened,
+) -> io::Result<Option<Answer>> {
+    let opened = held.open();
+    let Held { dir, entry, handle, seen } = held;
+    // Descriptors may be scarce.
+    drop(handle);
+    let (fd, access) = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Ok(None),
         // What can be told without opening it is told; the rest is the trouble.
-        Err(error) => {
-            let seen = stat::at(dir, entry)?;
-            let swapped = seen.object_type != ObjectType::File;
-            let error = if swapped { moved() } else { error };
-            return Ok(Answer::partly((!swapped).then(|| Facts::new(seen)), &error));
-        }
+        Err(error) => return Ok(Some(Answer::partly(Some(Facts::new(seen)), &error))),
     };
     let fd = fd.as_fd();
-    let seen = stat::of(fd)?;
-    if seen.object_type != ObjectType::File {
-        return Err(moved());
-    }
     if access == Access::Touched {
         tools.progress.touched.fetch_add(1, Ordering::Relaxed);
     }
@@ -297,10 +344,17 @@ fn probe_file(
     let deadline = LazyCell::new(|| stat::monotonic() + tools.settings.max_object_time);
     let hold = if growing { Hold::Growing } else { Hold::Still };
     let mut waits = false;
-    let result = at_one_moment(fd, hold, seen, |before| {
+    let mut is_replaced = false;
+    // By its name: what was removed or replaced while it was read is not what has to be told.
+    let again = || stat::at(dir, entry);
+    let result = at_one_moment(hold, seen, again, |before| {
         // What was read before the object moved.
         if std::mem::take(&mut waits) {
             contents.pop();
+        }
+        if !before.same_object(&seen) {
+            is_replaced = true;
+            return Err(moved());
         }
         let mut facts = Facts::new(*before);
         if let Some(wanted) = content {
@@ -328,12 +382,12 @@ fn probe_file(
         Ok(facts)
     });
     match result {
-        Ok((facts, _)) => Ok(Answer { waits, ..Answer::of(facts) }),
+        Ok((facts, _)) => Ok(Some(Answer { waits, ..Answer::of(facts) })),
         Err(error) => {
             if waits {
                 contents.pop();
             }
-            Ok(Answer::nothing(&error))
+            Ok((!is_replaced).then(|| Answer::nothing(&error)))
         }
     }
 }
@@ -414,5 +468,68 @@ pub fn mount_name(fd: BorrowedFd<'_>, is_mount_root: bool) -> io::Result<Box<[u8
     match is_mount_root {
         true => Ok(sys::stat::file_system_of(fd)?.name.as_bytes().into()),
         false => Ok(Box::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel says of a file that was touched just now.
+    fn touched() -> Stat {
+        let file = tempfile::tempfile().unwrap();
+        Stat { ctime: stat::coarse_now(), ..stat::of(file.as_fd()).unwrap() }
+    }
+
+    /// Looks at a file that is touched all the time; `size` says how large it is at each look.
+    fn seen(hold: Hold, size: impl Fn(u64) -> u64) -> io::Result<u64> {
+        let file = touched();
+        let looks = Cell::new(0);
+        let again = || {
+            looks.set(looks.get() + 1);
+            Ok(Stat { ctime: stat::coarse_now(), size: size(looks.get()), ..file })
+        };
+        let first = Stat { size: size(0), ..file };
+        at_one_moment(hold, first, again, |before| Ok(before.size)).map(|(seen, _)| seen)
+    }
+
+    #[test]
+    fn only_what_grows_need_not_come_to_rest() {
+        // Looked at before and after each of the readings.
+        let between_readings = |look: u64| 100 + look / 2;
+        let while_read = |look: u64| 100 + look;
+        assert!(seen(Hold::Growing, between_readings).is_ok());
+        assert_eq!(seen(Hold::Growing, while_read).unwrap(), 100);
+        let is_refused = |seen: io::Result<u64>| is_unstable(&seen.unwrap_err());
+        assert!(is_refused(seen(Hold::Growing, |_| 100)));
+        assert!(is_refused(seen(Hold::Growing, |look| 100 - look)));
+        assert!(is_refused(seen(Hold::Still, between_readings)));
+        assert!(is_refused(seen(Hold::Still, while_read)));
+    }
+
+    #[test]
+    fn a_file_that_another_takes_the_place_of_is_not_told() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = |name: &str| scratch.path().join(name);
+        std::fs::write(path("file"), "one").unwrap();
+        let dir = open::root(scratch.path()).unwrap();
+        let tools = Tools::new(crate::scan::Settings::default());
+        let attributes = AttributeSet::of(&[Attribute::Content, Attribute::Nlink]);
+        let question = Question { attributes, recorded: None, look: Look::Full };
+        let old = stat::at(dir.as_fd(), c"file").unwrap();
+        std::fs::write(path("new"), "another").unwrap();
+        let replaced = Cell::new(false);
+        // The other comes while the first is read for the first time.
+        let again = || stat::at(dir.as_fd(), c"file");
+        let looked = at_one_moment(Hold::Still, old, again, |before| {
+            if !replaced.replace(true) {
+                std::fs::rename(path("new"), path("file")).unwrap();
+            }
+            if before.same_object(&old) { Ok(()) } else { Err(moved()) }
+        });
+        assert!(is_unstable(&looked.unwrap_err()));
+        let entry = (c"file", Hint::File);
+        let facts = probe_alone(dir.as_fd(), entry, question, &tools).facts.unwrap();
+        assert_eq!((facts.stat.size, facts.stat.nlink), (7, 1));
     }
 }
