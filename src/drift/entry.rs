@@ -132,6 +132,7 @@ impl Examination<'_> {
                 attributes: recorded_attributes(attributes),
                 recorded: early.as_ref().and_then(Option::as_ref),
                 look: self.input.scope.look,
+                shared: probe::is_shared(visiting.dir.stat()),
             };
             let contents = &mut task.waiting.contents;
             probe::probe(visiting.dir.fd(), (name, hint), question, self.tools, contents)

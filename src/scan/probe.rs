@@ -32,6 +32,15 @@ const ATTEMPTS: u32 = 5;
 /// Source: `current_time()` in the kernel takes CLOCK_REALTIME_COARSE, time(7).
 const GRAIN: Duration = Duration::from_millis(12);
 
+/// Longest step of the times of file systems that keep no fractions of a second: vfat's; that of ext4
+/// with inodes of 128 bytes is half as long.
+///
+/// Source: `s_time_gran` in the kernel, and fs/fat/misc.c.
+const COARSE_GRAIN: Duration = Duration::from_secs(2);
+
+/// How often an object is looked at on such a file system.
+const COARSE_ATTEMPTS: u32 = 3;
+
 /// What is asked about one object.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
@@ -41,6 +50,14 @@ pub struct Question<'a> {
     pub recorded: Option<&'a Record>,
     /// How closely it is looked at.
     pub look: Look,
+    /// Whether others than root may put something else in its place: see [`is_shared`].
+    pub shared: bool,
+}
+
+/// Whether others than root may put something in a directory. Access lists show in the mode of the
+/// group, too.
+pub fn is_shared(dir: &Stat) -> bool {
+    dir.uid != 0 || dir.mode & 0o022 != 0
 }
 
 /// What was learned about one object.
@@ -94,10 +111,25 @@ pub fn cause(error: &io::Error) -> String {
     }
 }
 
+/// For how long a later change could bear the time of an inode's last one, and how long that is ago.
+fn grain_and_age(ctime: Time, now: Time) -> (Duration, Duration) {
+    let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    let age = u64::try_from((nanos(now) - nanos(ctime)).unsigned_abs()).unwrap_or(u64::MAX);
+    // A time that is whole by chance is one in a billion, and costs a wait.
+    let grain = if ctime.nanos == 0 { COARSE_GRAIN } else { GRAIN };
+    (grain, Duration::from_nanos(age))
+}
+
 /// Whether an inode changed so recently that a later change could bear the same time.
 fn too_young(ctime: Time, now: Time) -> bool {
-    let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
-    (nanos(now) - nanos(ctime)).unsigned_abs() <= GRAIN.as_nanos()
+    let (grain, age) = grain_and_age(ctime, now);
+    age <= grain
+}
+
+/// How long to wait until no later change can bear the present time, nor that of the last one.
+fn until_grown_up(ctime: Time) -> Duration {
+    let (grain, age) = grain_and_age(ctime, stat::coarse_now());
+    grain.saturating_sub(age).max(GRAIN) + Duration::from_millis(1)
 }
 
 /// When an object counts as having held still while it was looked at.
@@ -125,7 +157,8 @@ pub(crate) fn at_one_moment<T>(
 ) -> io::Result<(T, Stat)> {
     let mut last = None;
     let mut has_grown = false;
-    for attempt in 0..ATTEMPTS {
+    let attempts = if before.ctime.nanos == 0 { COARSE_ATTEMPTS } else { ATTEMPTS };
+    for attempt in 0..attempts {
         let started = stat::coarse_now();
         let result = look(&before);
         let after = again()?;
@@ -143,7 +176,7 @@ pub(crate) fn at_one_moment<T>(
         // Order matters: the next look has to begin when the present time can no longer be given
         // to a change that comes after it.
         if young || attempt > 0 {
-            clock::pause(GRAIN + Duration::from_millis(1));
+            clock::pause(until_grown_up(after.ctime));
         }
         let now = again()?;
         has_grown = hold == Hold::Growing && before.same_object(&now) && now.size > before.size;
@@ -166,7 +199,7 @@ pub fn probe(
             probe_fast(dir, entry, question, tools, contents)
         }
         Hint::File if read(question.attributes) && question.look != Look::Names => {
-            probe_handle(dir, entry, question, tools, contents)
+            probe_file(dir, entry, question, tools, contents)
         }
         Hint::File => stat::at(dir, entry).and_then(|stat| match stat.object_type {
             ObjectType::File => Ok(Answer::of(Facts::new(stat))),
@@ -227,7 +260,7 @@ fn probe_fast(
     }
     match unchanged_digests(question.recorded, &seen) {
         Some(digests) => Ok(Answer::of(Facts { digests, ..Facts::new(seen) })),
-        None => probe_handle(dir, entry, question, tools, contents),
+        None => probe_file(dir, entry, question, tools, contents),
     }
 }
 
@@ -253,7 +286,16 @@ fn probe_handle(
         match seen.object_type {
             ObjectType::File if reads(question.attributes, ObjectType::File) => {
                 let held = Held { dir, entry, handle, seen };
-                if let Some(answer) = read_file(held, question, tools, contents)? {
+                let opened = match held.open() {
+                    Ok(Some(opened)) => opened,
+                    Ok(None) => continue,
+                    // What can be told without opening it is told; the rest is the trouble.
+                    Err(error) => return Ok(Answer::partly(Some(Facts::new(seen)), &error)),
+                };
+                // Descriptors may be scarce.
+                drop(held);
+                let file = Opened { dir, entry, opened, seen };
+                if let Some(answer) = read_file(&file, question, tools, contents)? {
                     return Ok(answer);
                 }
             }
@@ -316,25 +358,59 @@ impl Held<'_> {
     }
 }
 
+/// A regular file, said to be one by its directory. Where only root could have put something else in
+/// its place it is opened by its name, without blocking, and checked by descriptor: half the cost.
+fn probe_file(
+    dir: BorrowedFd<'_>,
+    entry: &CStr,
+    question: Question<'_>,
+    tools: &Tools,
+    contents: &mut Contents,
+) -> io::Result<Answer> {
+    if question.shared {
+        return probe_handle(dir, entry, question, tools, contents);
+    }
+    for _ in 0..ATTEMPTS {
+        let opened = match open::file_by_name(dir, entry) {
+            Ok(opened) => opened,
+            // What can be told without opening it is told; the rest is the trouble.
+            Err(error) => {
+                let seen = stat::at(dir, entry)?;
+                let swapped = seen.object_type != ObjectType::File;
+                let error = if swapped { moved() } else { error };
+                return Ok(Answer::partly((!swapped).then(|| Facts::new(seen)), &error));
+            }
+        };
+        let seen = stat::of(opened.0.as_fd())?;
+        if seen.object_type != ObjectType::File {
+            return Err(moved());
+        }
+        let file = Opened { dir, entry, opened, seen };
+        if let Some(answer) = read_file(&file, question, tools, contents)? {
+            return Ok(answer);
+        }
+    }
+    Err(moved())
+}
+
+/// A regular file that is open.
+struct Opened<'a> {
+    dir: BorrowedFd<'a>,
+    entry: &'a CStr,
+    opened: (OwnedFd, Access),
+    seen: Stat,
+}
+
 /// Reads a regular file at one moment at which it has its name; `None` if another object has it now.
 fn read_file(
-    held: Held<'_>,
+    file: &Opened<'_>,
     question: Question<'_>,
     tools: &Tools,
     contents: &mut Contents,
 ) -> io::Result<Option<Answer>> {
-    let opened = held.open();
-    let Held { dir, entry, handle, seen } = held;
-    // Descriptors may be scarce.
-    drop(handle);
-    let (fd, access) = match opened {
-        Ok(Some(opened)) => opened,
-        Ok(None) => return Ok(None),
-        // What can be told without opening it is told; the rest is the trouble.
-        Err(error) => return Ok(Some(Answer::partly(Some(Facts::new(seen)), &error))),
-    };
+    let Opened { dir, entry, opened: (fd, access), seen } = file;
     let fd = fd.as_fd();
-    if access == Access::Touched {
+    if *access == Access::Touched {
         tools.progress.touched.fetch_add(1, Ordering::Relaxed);
     }
     let growing = question.attributes.contains(Attribute::GrowingSize);
@@ -345,42 +421,51 @@ fn read_file(
     let hold = if growing { Hold::Growing } else { Hold::Still };
     let mut waits = false;
     let mut is_replaced = false;
-    // By its name: what was removed or replaced while it was read is not what has to be told.
-    let again = || stat::at(dir, entry);
-    let result = at_one_moment(hold, seen, again, |before| {
-        // What was read before the object moved.
-        if std::mem::take(&mut waits) {
-            contents.pop();
-        }
-        if !before.same_object(&seen) {
-            is_replaced = true;
-            return Err(moved());
-        }
-        let mut facts = Facts::new(*before);
-        if let Some(wanted) = content {
-            let kept = match question.look {
-                Look::Fast => unchanged_digests(question.recorded, before),
-                Look::Full | Look::Hint | Look::Names => None,
-            };
-            let prefix = recorded_size.filter(|size| growing && *size <= before.size);
-            let extent = Extent {
-                size: prefix.unwrap_or(before.size),
-                blocks: before.blocks,
-                prefix_only: growing,
-            };
-            facts.digests = match kept {
-                Some(digests) => digests,
-                None if digest::is_small(extent, wanted) => {
-                    digest::read_small(fd, extent, contents)?;
-                    waits = true;
-                    Digests::default()
+    let mut is_first = true;
+    let result = at_one_moment(
+        hold,
+        *seen,
+        || stat::of(fd),
+        |before| {
+            // What was read before the object moved.
+            if std::mem::take(&mut waits) {
+                contents.pop();
+            }
+            // It has changed, perhaps because it was removed or moved away: then what its name stands
+            // for is another object. Taking its name away would have made it too young otherwise.
+            if !std::mem::take(&mut is_first) || before.nlink == 0 {
+                let named = stat::at(*dir, entry)?;
+                if !named.same_object(before) {
+                    is_replaced = true;
+                    return Err(moved());
                 }
-                None => digest::of(fd, extent, wanted, *deadline, tools)?,
-            };
-        }
-        read_open(fd, question.attributes, &mut facts)?;
-        Ok(facts)
-    });
+            }
+            let mut facts = Facts::new(*before);
+            if let Some(wanted) = content {
+                let kept = match question.look {
+                    Look::Fast => unchanged_digests(question.recorded, before),
+                    Look::Full | Look::Hint | Look::Names => None,
+                };
+                let prefix = recorded_size.filter(|size| growing && *size <= before.size);
+                let extent = Extent {
+                    size: prefix.unwrap_or(before.size),
+                    blocks: before.blocks,
+                    prefix_only: growing,
+                };
+                facts.digests = match kept {
+                    Some(digests) => digests,
+                    None if digest::is_small(extent, wanted) => {
+                        digest::read_small(fd, extent, contents)?;
+                        waits = true;
+                        Digests::default()
+                    }
+                    None => digest::of(fd, extent, wanted, *deadline, tools)?,
+                };
+            }
+            read_open(fd, question.attributes, &mut facts)?;
+            Ok(facts)
+        },
+    );
     match result {
         Ok((facts, _)) => Ok(Some(Answer { waits, ..Answer::of(facts) })),
         Err(error) => {
@@ -508,6 +593,16 @@ mod tests {
     }
 
     #[test]
+    fn whole_seconds_are_waited_for() {
+        let ctime = Time { nanos: 0, ..stat::coarse_now() };
+        let file = Stat { ctime, ..touched() };
+        let look = |_: &Stat| Ok(stat::coarse_now());
+        let (at, _) = at_one_moment(Hold::Still, file, || Ok(file), look).unwrap();
+        assert!(!too_young(ctime, at));
+        assert!(at.seconds - ctime.seconds >= 2);
+    }
+
+    #[test]
     fn a_file_that_another_takes_the_place_of_is_not_told() {
         let scratch = tempfile::tempdir().unwrap();
         let path = |name: &str| scratch.path().join(name);
@@ -515,7 +610,7 @@ mod tests {
         let dir = open::root(scratch.path()).unwrap();
         let tools = Tools::new(crate::scan::Settings::default());
         let attributes = AttributeSet::of(&[Attribute::Content, Attribute::Nlink]);
-        let question = Question { attributes, recorded: None, look: Look::Full };
+        let question = |shared| Question { attributes, recorded: None, look: Look::Full, shared };
         let old = stat::at(dir.as_fd(), c"file").unwrap();
         std::fs::write(path("new"), "another").unwrap();
         let replaced = Cell::new(false);
@@ -529,7 +624,11 @@ mod tests {
         });
         assert!(is_unstable(&looked.unwrap_err()));
         let entry = (c"file", Hint::File);
-        let facts = probe_alone(dir.as_fd(), entry, question, &tools).facts.unwrap();
-        assert_eq!((facts.stat.size, facts.stat.nlink), (7, 1));
+        for shared in [false, true] {
+            let answer = probe_alone(dir.as_fd(), entry, question(shared), &tools);
+            let facts = answer.facts.unwrap();
+            assert_eq!((facts.stat.size, facts.stat.nlink), (7, 1));
+            assert_eq!(facts.digests.blake3, Some(*blake3::hash(b"another").as_bytes()));
+        }
     }
 }

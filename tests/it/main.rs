@@ -37,6 +37,7 @@ mod many;
 mod packaging;
 mod pins;
 mod policy;
+mod races;
 mod readme;
 mod scope;
 mod selection;
