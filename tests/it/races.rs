@@ -749,7 +749,7 @@ fn what_stays_is_neither_removed_nor_added_when_subtrees_move() {
     let away = host.scratch().join("away");
     std::fs::create_dir(&away).unwrap();
     let there = |time: u64, from: PathBuf, to: PathBuf| {
-        let (from, to) = if time % 2 == 0 { (from, to) } else { (to, from) };
+        let (from, to) = if time.is_multiple_of(2) { (from, to) } else { (to, from) };
         std::fs::rename(from, to).unwrap();
     };
     let staying =
@@ -856,7 +856,7 @@ fn a_name_that_is_met_twice_in_a_directory_is_one_object() {
     };
     let raced = race(&[&hop], |number| {
         let command: &[&str] =
-            if number % 2 == 0 { &["init", "--force"] } else { &["check", "--format", "json"] };
+            if number.is_multiple_of(2) { &["init", "--force"] } else { &["check", "--format", "json"] };
         let ran = host.fim_in_race(command);
         assert!(ran.code < 16, "{}", ran.story());
         if number % 2 == 1 {
@@ -896,7 +896,7 @@ fn a_link_that_takes_long_to_resolve_holds_nobody_up_while_others_rename() {
         let dirs = &dirs;
         move |time: u64| {
             let (one, other) = (&dirs[from], &dirs[from + 1]);
-            let (from, to) = if time % 2 == 0 { (one, other) } else { (other, one) };
+            let (from, to) = if time.is_multiple_of(2) { (one, other) } else { (other, one) };
             std::fs::rename(from, to).unwrap();
         }
     };
@@ -1014,7 +1014,7 @@ fn a_journal_that_is_swapped_for_a_pipe_or_a_link_holds_nobody_up() {
     let raced = race(&[&put], |number| {
         let store: &[&str] = &["check", "--format", "json"];
         let look: &[&str] = &["check", "--format", "json", "--no-store"];
-        let ran = host.fim_in_race(if number % 2 == 0 { store } else { look });
+        let ran = host.fim_in_race(if number.is_multiple_of(2) { store } else { look });
         told_or_refused(&ran);
         for entry in std::fs::read_dir(host.state()).unwrap() {
             let path = entry.unwrap().path();
