@@ -855,8 +855,11 @@ fn a_name_that_is_met_twice_in_a_directory_is_one_object() {
         }
     };
     let raced = race(&[&hop], |number| {
-        let command: &[&str] =
-            if number.is_multiple_of(2) { &["init", "--force"] } else { &["check", "--format", "json"] };
+        let command: &[&str] = if number.is_multiple_of(2) {
+            &["init", "--force"]
+        } else {
+            &["check", "--format", "json"]
+        };
         let ran = host.fim_in_race(command);
         assert!(ran.code < 16, "{}", ran.story());
         if number % 2 == 1 {
