@@ -187,7 +187,7 @@ fn probe(criterion: &mut Criterion) {
         ("profile binary", profile::built_in("binary").unwrap()),
     ];
     for (name, attributes) in sets {
-        let question = Question { attributes, recorded: None, look: Look::Full };
+        let question = Question { attributes, recorded: None, look: Look::Full, shared: false };
         group.bench_function(name, |bench| {
             bench.iter(|| {
                 let answer = probe::probe_alone(dir.fd(), (c"file", Hint::File), question, &tools);

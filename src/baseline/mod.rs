@@ -16,10 +16,10 @@ use crate::sign::trust::Trust;
 use crate::state::StateDir;
 use crate::state::error::StateError;
 use crate::state::names::{self, Part};
-use crate::sys::{stat, threads};
+use crate::sys::{sqlite, stat, threads};
 use rows::Reader;
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::Read as _;
@@ -310,7 +310,8 @@ pub struct Baseline {
 ///
 /// 1. Note the identity of the database file.
 /// 2. Digest its bytes; they are those that the manifest names.
-/// 3. Only now open it with SQLite: read-only, immutable, nothing in its schema trusted.
+/// 3. Only now read it with SQLite, through the same descriptor: immutable, nothing in its schema
+///    trusted.
 /// 4. Compare the identity of what lies under that name; [`Baseline::still_the_same`] does it again
 ///    when the command ends.
 ///
@@ -446,10 +447,7 @@ impl Baseline {
     }
 
     fn connect(&self) -> Result<Reader, Error> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-            | OpenFlags::SQLITE_OPEN_URI
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(uri(&self.path), flags)?;
+        let connection = sqlite::open_held(&self.file)?;
         harden(&connection)?;
         self.still_the_same()?;
         Ok(Reader::new(connection, self.attributes))
@@ -477,23 +475,6 @@ impl Drop for Lent<'_> {
             self.baseline.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
         }
     }
-}
-
-/// A path as SQLite's URI; every byte that could mean something else is escaped.
-///
-/// Source: <https://www.sqlite.org/uri.html>. `immutable` promises that nobody writes: no locks, no
-/// journal and no write-ahead log are looked for.
-fn uri(path: &std::path::Path) -> String {
-    let mut uri = String::from("file:");
-    for byte in name::bytes(path) {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                uri.push(char::from(*byte));
-            }
-            other => uri.push_str(&format!("%{other:02X}")),
-        }
-    }
-    uri + "?mode=ro&immutable=1"
 }
 
 /// Takes from a connection everything that reading a table does not need.

@@ -127,21 +127,25 @@ impl Examination<'_> {
         let attributes = rule.map_or(AttributeSet::NONE, |rule| {
             self.compared(rule, early.as_ref(), &visiting.place)
         });
+        let mut probe = |hint| {
+            let question = Question {
+                attributes: recorded_attributes(attributes),
+                recorded: early.as_ref().and_then(Option::as_ref),
+                look: self.input.scope.look,
+                shared: probe::is_shared(visiting.dir.stat()),
+            };
+            let contents = &mut task.waiting.contents;
+            probe::probe(visiting.dir.fd(), (name, hint), question, self.tools, contents)
+        };
         let answer = match hint {
             // The directory is examined by its own job, when it is open.
             Hint::Dir => match crate::sys::stat::at(visiting.dir.fd(), name) {
-                Ok(stat) => Answer::of(Facts::new(stat)),
+                Ok(stat) if stat.object_type == ObjectType::Dir => Answer::of(Facts::new(stat)),
+                // Something else has taken its place since it was listed.
+                Ok(_) => probe(Hint::Unknown),
                 Err(error) => Answer::partly(None, &error),
             },
-            Hint::File | Hint::Other | Hint::Unknown => {
-                let question = Question {
-                    attributes: recorded_attributes(attributes),
-                    recorded: early.as_ref().and_then(Option::as_ref),
-                    look: self.input.scope.look,
-                };
-                let contents = &mut task.waiting.contents;
-                probe::probe(visiting.dir.fd(), (name, hint), question, self.tools, contents)
-            }
+            Hint::File | Hint::Other | Hint::Unknown => probe(hint),
         };
         let Some(stat) = answer.facts.as_ref().map(|facts| facts.stat) else {
             return self.untold(visiting, (name, step), rule, row, answer, task);

@@ -272,15 +272,20 @@ impl<'a> Examination<'a> {
                 Some(names.into_iter().filter(|name| asked.contains(name)).collect())
             }
         };
+        let own_attributes = job.rule.map(|rule| self.kept_attributes(rule, &job));
+        let is_read = own_attributes.is_some_and(|kept| probe::reads(kept, ObjectType::Dir));
+        let own_facts = |stat: &Stat| self.own_facts(&dir, own_attributes, &job, *stat);
         let listed = match &chosen {
-            None => directory::list(&dir),
+            None => directory::list_with(&dir, own_facts),
+            Some(names) if is_read => directory::choose_with(&dir, names, own_facts),
             Some(names) => crate::sys::stat::of(dir.fd()).map(|stat| Listed {
                 listing: Listing::of_names(names),
+                more: own_facts(&stat),
                 stat,
                 trouble: None,
             }),
         };
-        let Listed { listing, stat, trouble: restless } = match listed {
+        let Listed { listing, stat, more: (facts, trouble), trouble: restless } = match listed {
             Ok(listed) => listed,
             Err(error) => return self.closed_directory(&job, &probe::cause(&error)),
         };
@@ -288,10 +293,7 @@ impl<'a> Examination<'a> {
         if job.start && chosen.is_none() && listing.is_empty() {
             self.coverage.empty(&job);
         }
-        let own = job.rule.map(|rule| {
-            let attributes = self.kept_attributes(rule, &job);
-            let mut facts = Facts { mount: None, ..Facts::new(stat) };
-            let trouble = self.own_facts(&dir, attributes, &job, &mut facts).err();
+        let own = job.rule.zip(own_attributes).map(|(rule, attributes)| {
             let trouble = trouble.map(|error| probe::cause(&error)).or_else(|| restless.clone());
             Own { rule, attributes, facts, trouble, recorded: job.recorded.clone() }
         });
@@ -334,17 +336,24 @@ impl<'a> Examination<'a> {
             && !probe::reads(attributes, ObjectType::Dir)
     }
 
+    /// What an open directory says of itself, and why it does not say all.
     fn own_facts(
         &self,
         dir: &OpenDir,
-        attributes: AttributeSet,
+        attributes: Option<AttributeSet>,
         job: &Job,
-        facts: &mut Facts,
-    ) -> std::io::Result<()> {
+        stat: Stat,
+    ) -> (Facts, Option<std::io::Error>) {
+        let mut facts = Facts::new(stat);
+        let Some(attributes) = attributes else { return (facts, None) };
         if attributes.contains(Attribute::Mount) {
-            facts.mount = Some(probe::mount_name(dir.fd(), job.place.is_mount_root)?);
+            match probe::mount_name(dir.fd(), job.place.is_mount_root) {
+                Ok(name) => facts.mount = Some(name),
+                Err(error) => return (facts, Some(error)),
+            }
         }
-        probe::read_open(dir.fd(), attributes, facts)
+        let trouble = probe::read_open(dir.fd(), attributes, &mut facts).err();
+        (facts, trouble)
     }
 
     /// The attributes of a rule that mean something for this directory.
@@ -389,10 +398,9 @@ impl<'a> Examination<'a> {
     fn closed_directory(&self, job: &Job, cause: &str) -> Result<(), baseline::Error> {
         let mut findings = Vec::new();
         if let Some(rule) = job.rule {
-            let attributes = self.kept_attributes(rule, job);
             let verdict = super::entry::Observation {
                 rule,
-                attributes,
+                attributes: self.kept_attributes(rule, job),
                 facts: Some(Facts::new(job.stat)),
                 trouble: Some(cause.to_owned()),
                 recorded: job.recorded.clone(),

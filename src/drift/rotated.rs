@@ -82,7 +82,9 @@ impl Examination<'_> {
         }
         let Ok(name) = directory::c_name(now) else { return false };
         let attributes = compared.with(Attribute::GrowingSize);
-        let question = Question { attributes, recorded: Some(recorded), look: Look::Full };
+        let shared = probe::is_shared(visiting.dir.stat());
+        let recorded_then = Some(recorded);
+        let question = Question { attributes, recorded: recorded_then, look: Look::Full, shared };
         let entry = (name.as_c_str(), Hint::Unknown);
         let answer = probe::probe_alone(visiting.dir.fd(), entry, question, self.tools);
         let (Some(facts), None) = (answer.facts, answer.trouble) else { return false };

@@ -388,6 +388,8 @@ fn connect(state: &StateDir, flags: OpenFlags) -> Result<(Connection, (u64, u64)
         }
     }
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // What was a regular file a moment ago may be a FIFO by now.
+    crate::sys::sqlite::never_wait();
     let connection = Connection::open_with_flags(state.path_of(JOURNAL), flags)?;
     if state.identity(JOURNAL)? != before {
         return Err(Error::Unusable("was replaced while it was opened; try again".to_owned()));

@@ -371,11 +371,15 @@ impl Review {
         else {
             return Ok(());
         };
-        let following = differences
+        let mut following = differences
             .iter()
             .map(|difference| difference.attribute)
             .filter(|attribute| attribute.row().follows)
             .fold(AttributeSet::NONE, AttributeSet::with);
+        // What else differs was refused or left alone: it, too, changed the inode at that time.
+        if following.len() < differences.len() && !plan.edits.contains_key(dir) {
+            following = following.without(Attribute::Ctime);
+        }
         if following.is_empty() || observed.object_type() != ObjectType::Dir {
             return Ok(());
         }

@@ -148,6 +148,11 @@ pub fn of(
                 }
                 hashers.update(&buffer[..got]);
                 offset += got as u64;
+                // One that is told by now is the truth: the file is being written, or was made as
+                // large as a file can be, and the look at it afterwards says so.
+                if crate::sys::stat::of(fd)?.size != 0 {
+                    break;
+                }
                 reader.check_deadline()?;
             }
         }
@@ -379,6 +384,18 @@ mod tests {
         assert_eq!(digests.blake3, Some(*blake3::hash(b"abc").as_bytes()));
         assert_eq!(digests.sha256, Some(sha2::Sha256::digest(b"abc").into()));
         assert_eq!(digests.sha512, Some(sha2::Sha512::digest(b"abc").into()));
+    }
+
+    #[test]
+    fn a_file_that_was_empty_and_is_made_huge_is_not_read_to_its_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 42).unwrap();
+        let extent = Extent { size: 0, blocks: 0, prefix_only: false };
+        let tools = Tools::new(super::super::Settings::default());
+        let deadline = crate::sys::stat::monotonic() + Duration::from_secs(600);
+        of(file.as_fd(), extent, ALL, deadline, &tools).unwrap();
+        let read = tools.progress.bytes.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(read, BUFFER_BYTES as u64);
     }
 
     #[test]

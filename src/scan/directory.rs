@@ -182,6 +182,8 @@ impl Listing {
         let names = &self.names;
         let bytes = |entry: &Entry| &names[entry.start..entry.start + usize::from(entry.length)];
         self.entries.sort_unstable_by(|a, b| bytes(a).cmp(bytes(b)));
+        // What is taken away and put back while a directory is read may be met twice: readdir(3).
+        self.entries.dedup_by(|a, b| bytes(a) == bytes(b));
     }
 
     /// A listing of chosen names, whether they exist or not.
@@ -210,12 +212,14 @@ impl Listing {
 
 /// What a directory holds.
 #[derive(Debug)]
-pub struct Listed {
+pub struct Listed<T> {
     /// Its entries.
     pub listing: Listing,
     /// Its own state.
     pub stat: Stat,
-    /// Why the two are not of one moment, if they are not.
+    /// What else was asked about it.
+    pub more: T,
+    /// Why these are not of one moment, if they are not.
     pub trouble: Option<io::Error>,
 }
 
@@ -224,13 +228,42 @@ pub struct Listed {
 ///
 /// # Errors
 /// Those of getdents(2) and statx(2).
-pub fn list(dir: &OpenDir) -> io::Result<Listed> {
-    let read = |_: &Stat| Listing::read(dir.fd());
-    match probe::at_one_moment(dir.fd(), probe::Hold::Still, dir.stat, read) {
-        Ok((listing, stat)) => Ok(Listed { listing, stat, trouble: None }),
+pub fn list(dir: &OpenDir) -> io::Result<Listed<()>> {
+    list_with(dir, |_| ())
+}
+
+/// The same with `more` that is read at the same moment.
+pub fn list_with<T>(dir: &OpenDir, mut more: impl FnMut(&Stat) -> T) -> io::Result<Listed<T>> {
+    let again = || stat::of(dir.fd());
+    let read = |stat: &Stat| Ok((Listing::read(dir.fd())?, more(stat)));
+    match probe::at_one_moment(probe::Hold::Still, dir.stat, again, read) {
+        Ok(((listing, more), stat)) => Ok(Listed { listing, stat, more, trouble: None }),
         Err(error) if probe::is_unstable(&error) => {
             let stat = stat::of(dir.fd())?;
-            Ok(Listed { listing: Listing::read(dir.fd())?, stat, trouble: Some(error) })
+            let (listing, more) = (Listing::read(dir.fd())?, more(&stat));
+            Ok(Listed { listing, stat, more, trouble: Some(error) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The given names in place of those in a directory, and `more` that is read at one moment with its
+/// own state.
+///
+/// # Errors
+/// Those of statx(2).
+pub fn choose_with<T>(
+    dir: &OpenDir,
+    names: &[Box<[u8]>],
+    mut more: impl FnMut(&Stat) -> T,
+) -> io::Result<Listed<T>> {
+    let again = || stat::of(dir.fd());
+    let listing = Listing::of_names(names);
+    match probe::at_one_moment(probe::Hold::Still, dir.stat, again, |stat| Ok(more(stat))) {
+        Ok((more, stat)) => Ok(Listed { listing, stat, more, trouble: None }),
+        Err(error) if probe::is_unstable(&error) => {
+            let stat = stat::of(dir.fd())?;
+            Ok(Listed { listing, stat, more: more(&stat), trouble: Some(error) })
         }
         Err(error) => Err(error),
     }

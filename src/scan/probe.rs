@@ -20,7 +20,7 @@ use crate::sys::{self, stat};
 use std::cell::{Cell, LazyCell};
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -32,6 +32,15 @@ const ATTEMPTS: u32 = 5;
 /// Source: `current_time()` in the kernel takes CLOCK_REALTIME_COARSE, time(7).
 const GRAIN: Duration = Duration::from_millis(12);
 
+/// Longest step of the times of file systems that keep no fractions of a second: vfat's; that of ext4
+/// with inodes of 128 bytes is half as long.
+///
+/// Source: `s_time_gran` in the kernel, and fs/fat/misc.c.
+const COARSE_GRAIN: Duration = Duration::from_secs(2);
+
+/// How often an object is looked at on such a file system.
+const COARSE_ATTEMPTS: u32 = 3;
+
 /// What is asked about one object.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
@@ -41,6 +50,14 @@ pub struct Question<'a> {
     pub recorded: Option<&'a Record>,
     /// How closely it is looked at.
     pub look: Look,
+    /// Whether others than root may put something else in its place: see [`is_shared`].
+    pub shared: bool,
+}
+
+/// Whether others than root may put something in a directory. Access lists show in the mode of the
+/// group, too.
+pub fn is_shared(dir: &Stat) -> bool {
+    dir.uid != 0 || dir.mode & 0o022 != 0
 }
 
 /// What was learned about one object.
@@ -94,10 +111,25 @@ pub fn cause(error: &io::Error) -> String {
     }
 }
 
+/// For how long a later change could bear the time of an inode's last one, and how long that is ago.
+fn grain_and_age(ctime: Time, now: Time) -> (Duration, Duration) {
+    let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    let age = u64::try_from((nanos(now) - nanos(ctime)).unsigned_abs()).unwrap_or(u64::MAX);
+    // A time that is whole by chance is one in a billion, and costs a wait.
+    let grain = if ctime.nanos == 0 { COARSE_GRAIN } else { GRAIN };
+    (grain, Duration::from_nanos(age))
+}
+
 /// Whether an inode changed so recently that a later change could bear the same time.
 fn too_young(ctime: Time, now: Time) -> bool {
-    let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
-    (nanos(now) - nanos(ctime)).unsigned_abs() <= GRAIN.as_nanos()
+    let (grain, age) = grain_and_age(ctime, now);
+    age <= grain
+}
+
+/// How long to wait until no later change can bear the present time, nor that of the last one.
+fn until_grown_up(ctime: Time) -> Duration {
+    let (grain, age) = grain_and_age(ctime, stat::coarse_now());
+    grain.saturating_sub(age).max(GRAIN) + Duration::from_millis(1)
 }
 
 /// When an object counts as having held still while it was looked at.
@@ -109,30 +141,34 @@ pub(crate) enum Hold {
     Growing,
 }
 
-/// Runs `look` until the object is the same before and after it; `before` is what it is now.
+/// Runs `look` until the object is the same before and after it: `before` is what it is now, and
+/// `again` says what it is then.
 ///
 /// A file that may grow need not come to rest: a log that is written all the time is always too
-/// young to tell.
+/// young to tell. One that is touched all the time and does not grow is not written as a log is.
 ///
 /// # Errors
-/// "does not hold still" after some attempts, and whatever `look` says.
+/// "does not hold still" after some attempts, and whatever `look` and `again` say.
 pub(crate) fn at_one_moment<T>(
-    fd: BorrowedFd<'_>,
     hold: Hold,
     mut before: Stat,
+    again: impl Fn() -> io::Result<Stat>,
     mut look: impl FnMut(&Stat) -> io::Result<T>,
 ) -> io::Result<(T, Stat)> {
     let mut last = None;
-    for attempt in 0..ATTEMPTS {
+    let mut has_grown = false;
+    let attempts = if before.ctime.nanos == 0 { COARSE_ATTEMPTS } else { ATTEMPTS };
+    for attempt in 0..attempts {
         let started = stat::coarse_now();
         let result = look(&before);
-        let after = stat::of(fd)?;
+        let after = again()?;
         let young = too_young(before.ctime, started);
         let grown = hold == Hold::Growing && before.same_object(&after);
         match result {
             Ok(seen) if before.same_moment(&after) && !young => return Ok((seen, before)),
             Ok(seen) if grown && after.size > before.size => return Ok((seen, before)),
-            Ok(seen) => last = (grown && after.size == before.size).then_some((seen, before)),
+            Ok(seen) if has_grown && before.same_moment(&after) => last = Some((seen, before)),
+            Ok(_) => {}
             // An object that was cut short while it was read may hold still the next time.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => last = None,
             Err(error) => return Err(error),
@@ -140,9 +176,11 @@ pub(crate) fn at_one_moment<T>(
         // Order matters: the next look has to begin when the present time can no longer be given
         // to a change that comes after it.
         if young || attempt > 0 {
-            clock::pause(GRAIN + Duration::from_millis(1));
+            clock::pause(until_grown_up(after.ctime));
         }
-        before = stat::of(fd)?;
+        let now = again()?;
+        has_grown = hold == Hold::Growing && before.same_object(&now) && now.size > before.size;
+        before = now;
     }
     last.ok_or_else(unstable)
 }
@@ -226,7 +264,8 @@ fn probe_fast(
     }
 }
 
-/// An object that may be anything: taken hold of, looked at, and opened only if it is regular.
+/// An object that may be anything: taken hold of, looked at, and opened only if it is regular. If
+/// another has taken its place meanwhile, the name stands for that one, and it is looked at.
 fn probe_handle(
     dir: BorrowedFd<'_>,
     entry: &CStr,
@@ -234,37 +273,93 @@ fn probe_handle(
     tools: &Tools,
     contents: &mut Contents,
 ) -> io::Result<Answer> {
-    let handle = open::handle(dir, entry)?;
-    let seen = stat::of(handle.as_fd())?;
-    if question.look == Look::Names {
-        return Ok(Answer::of(Facts::new(seen)));
-    }
-    match seen.object_type {
-        ObjectType::File if reads(question.attributes, ObjectType::File) => {
-            let answer = probe_file(dir, entry, question, tools, contents)?;
-            if answer.facts.as_ref().is_none_or(|facts| facts.stat.same_object(&seen)) {
-                return Ok(answer);
-            }
-            if answer.waits {
-                contents.pop();
-            }
-            Err(moved())
+    for _ in 0..ATTEMPTS {
+        let handle = open::handle(dir, entry)?;
+        let seen = stat::of(handle.as_fd())?;
+        // It may have been removed in between; there are file systems that count no links, too.
+        if seen.nlink == 0 && !stat::at(dir, entry)?.same_object(&seen) {
+            continue;
         }
-        ObjectType::File | ObjectType::Dir => Ok(Answer::of(Facts::new(seen))),
-        _ => {
-            let mut facts = Facts::new(seen);
-            if seen.object_type == ObjectType::Symlink {
-                facts.link_target = Some(open::link_target(handle.as_fd())?.into_boxed_slice());
+        if question.look == Look::Names {
+            return Ok(Answer::of(Facts::new(seen)));
+        }
+        match seen.object_type {
+            ObjectType::File if reads(question.attributes, ObjectType::File) => {
+                let held = Held { dir, entry, handle, seen };
+                let opened = match held.open() {
+                    Ok(Some(opened)) => opened,
+                    Ok(None) => continue,
+                    // What can be told without opening it is told; the rest is the trouble.
+                    Err(error) => return Ok(Answer::partly(Some(Facts::new(seen)), &error)),
+                };
+                // Descriptors may be scarce.
+                drop(held);
+                let file = Opened { dir, entry, opened, seen };
+                if let Some(answer) = read_file(&file, question, tools, contents)? {
+                    return Ok(answer);
+                }
             }
-            match xattrs(Reach::Handle(handle.as_fd()), question.attributes, &mut facts) {
-                Ok(()) => Ok(Answer::of(facts)),
-                Err(error) => Ok(Answer::partly(Some(facts), &error)),
+            ObjectType::File | ObjectType::Dir => return Ok(Answer::of(Facts::new(seen))),
+            ObjectType::Symlink
+            | ObjectType::Block
+            | ObjectType::Char
+            | ObjectType::Fifo
+            | ObjectType::Socket => return read_node(handle.as_fd(), seen, question.attributes),
+        }
+    }
+    Err(moved())
+}
+
+/// A link or a node, by its handle: it is never opened.
+fn read_node(handle: BorrowedFd<'_>, seen: Stat, attributes: AttributeSet) -> io::Result<Answer> {
+    let mut facts = Facts::new(seen);
+    if seen.object_type == ObjectType::Symlink {
+        facts.link_target = Some(open::link_target(handle)?.into_boxed_slice());
+    }
+    if !reads(attributes, seen.object_type) {
+        return Ok(Answer::of(facts));
+    }
+    let result = at_one_moment(
+        Hold::Still,
+        seen,
+        || stat::of(handle),
+        |before| {
+            let mut facts = Facts { stat: *before, ..facts.clone() };
+            xattrs(Reach::Handle(handle), attributes, &mut facts)?;
+            Ok(facts)
+        },
+    );
+    match result {
+        Ok((facts, _)) => Ok(Answer::of(facts)),
+        Err(error) => Ok(Answer::partly(Some(facts), &error)),
+    }
+}
+
+/// A regular file that was taken hold of.
+struct Held<'a> {
+    dir: BorrowedFd<'a>,
+    entry: &'a CStr,
+    handle: OwnedFd,
+    seen: Stat,
+}
+
+impl Held<'_> {
+    /// Opens it, and nothing that has its name by now; `None` if that cannot be and another has it.
+    fn open(&self) -> io::Result<Option<(OwnedFd, Access)>> {
+        match open::file(self.handle.as_fd()) {
+            Ok(opened) => Ok(Some(opened)),
+            // The way there leads through /proc. Where that is not mounted, the name has to do.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let opened = open::file_by_name(self.dir, self.entry)?;
+                Ok(stat::of(opened.0.as_fd())?.same_object(&self.seen).then_some(opened))
             }
+            Err(error) => Err(error),
         }
     }
 }
 
-/// A regular file: opened without blocking, checked by descriptor, read at one moment.
+/// A regular file, said to be one by its directory. Where only root could have put something else in
+/// its place it is opened by its name, without blocking, and checked by descriptor: half the cost.
 fn probe_file(
     dir: BorrowedFd<'_>,
     entry: &CStr,
@@ -272,22 +367,50 @@ fn probe_file(
     tools: &Tools,
     contents: &mut Contents,
 ) -> io::Result<Answer> {
-    let (fd, access) = match open::file(dir, entry) {
-        Ok(opened) => opened,
-        // What can be told without opening it is told; the rest is the trouble.
-        Err(error) => {
-            let seen = stat::at(dir, entry)?;
-            let swapped = seen.object_type != ObjectType::File;
-            let error = if swapped { moved() } else { error };
-            return Ok(Answer::partly((!swapped).then(|| Facts::new(seen)), &error));
-        }
-    };
-    let fd = fd.as_fd();
-    let seen = stat::of(fd)?;
-    if seen.object_type != ObjectType::File {
-        return Err(moved());
+    if question.shared {
+        return probe_handle(dir, entry, question, tools, contents);
     }
-    if access == Access::Touched {
+    for _ in 0..ATTEMPTS {
+        let opened = match open::file_by_name(dir, entry) {
+            Ok(opened) => opened,
+            // What can be told without opening it is told; the rest is the trouble.
+            Err(error) => {
+                let seen = stat::at(dir, entry)?;
+                let swapped = seen.object_type != ObjectType::File;
+                let error = if swapped { moved() } else { error };
+                return Ok(Answer::partly((!swapped).then(|| Facts::new(seen)), &error));
+            }
+        };
+        let seen = stat::of(opened.0.as_fd())?;
+        if seen.object_type != ObjectType::File {
+            return Err(moved());
+        }
+        let file = Opened { dir, entry, opened, seen };
+        if let Some(answer) = read_file(&file, question, tools, contents)? {
+            return Ok(answer);
+        }
+    }
+    Err(moved())
+}
+
+/// A regular file that is open.
+struct Opened<'a> {
+    dir: BorrowedFd<'a>,
+    entry: &'a CStr,
+    opened: (OwnedFd, Access),
+    seen: Stat,
+}
+
+/// Reads a regular file at one moment at which it has its name; `None` if another object has it now.
+fn read_file(
+    file: &Opened<'_>,
+    question: Question<'_>,
+    tools: &Tools,
+    contents: &mut Contents,
+) -> io::Result<Option<Answer>> {
+    let Opened { dir, entry, opened: (fd, access), seen } = file;
+    let fd = fd.as_fd();
+    if *access == Access::Touched {
         tools.progress.touched.fetch_add(1, Ordering::Relaxed);
     }
     let growing = question.attributes.contains(Attribute::GrowingSize);
@@ -297,43 +420,59 @@ fn probe_file(
     let deadline = LazyCell::new(|| stat::monotonic() + tools.settings.max_object_time);
     let hold = if growing { Hold::Growing } else { Hold::Still };
     let mut waits = false;
-    let result = at_one_moment(fd, hold, seen, |before| {
-        // What was read before the object moved.
-        if std::mem::take(&mut waits) {
-            contents.pop();
-        }
-        let mut facts = Facts::new(*before);
-        if let Some(wanted) = content {
-            let kept = match question.look {
-                Look::Fast => unchanged_digests(question.recorded, before),
-                Look::Full | Look::Hint | Look::Names => None,
-            };
-            let prefix = recorded_size.filter(|size| growing && *size <= before.size);
-            let extent = Extent {
-                size: prefix.unwrap_or(before.size),
-                blocks: before.blocks,
-                prefix_only: growing,
-            };
-            facts.digests = match kept {
-                Some(digests) => digests,
-                None if digest::is_small(extent, wanted) => {
-                    digest::read_small(fd, extent, contents)?;
-                    waits = true;
-                    Digests::default()
+    let mut is_replaced = false;
+    let mut is_first = true;
+    let result = at_one_moment(
+        hold,
+        *seen,
+        || stat::of(fd),
+        |before| {
+            // What was read before the object moved.
+            if std::mem::take(&mut waits) {
+                contents.pop();
+            }
+            // It has changed, perhaps because it was removed or moved away: then what its name stands
+            // for is another object. Taking its name away would have made it too young otherwise.
+            if !std::mem::take(&mut is_first) || before.nlink == 0 {
+                let named = stat::at(*dir, entry)?;
+                if !named.same_object(before) {
+                    is_replaced = true;
+                    return Err(moved());
                 }
-                None => digest::of(fd, extent, wanted, *deadline, tools)?,
-            };
-        }
-        read_open(fd, question.attributes, &mut facts)?;
-        Ok(facts)
-    });
+            }
+            let mut facts = Facts::new(*before);
+            if let Some(wanted) = content {
+                let kept = match question.look {
+                    Look::Fast => unchanged_digests(question.recorded, before),
+                    Look::Full | Look::Hint | Look::Names => None,
+                };
+                let prefix = recorded_size.filter(|size| growing && *size <= before.size);
+                let extent = Extent {
+                    size: prefix.unwrap_or(before.size),
+                    blocks: before.blocks,
+                    prefix_only: growing,
+                };
+                facts.digests = match kept {
+                    Some(digests) => digests,
+                    None if digest::is_small(extent, wanted) => {
+                        digest::read_small(fd, extent, contents)?;
+                        waits = true;
+                        Digests::default()
+                    }
+                    None => digest::of(fd, extent, wanted, *deadline, tools)?,
+                };
+            }
+            read_open(fd, question.attributes, &mut facts)?;
+            Ok(facts)
+        },
+    );
     match result {
-        Ok((facts, _)) => Ok(Answer { waits, ..Answer::of(facts) }),
+        Ok((facts, _)) => Ok(Some(Answer { waits, ..Answer::of(facts) })),
         Err(error) => {
             if waits {
                 contents.pop();
             }
-            Ok(Answer::nothing(&error))
+            Ok((!is_replaced).then(|| Answer::nothing(&error)))
         }
     }
 }
@@ -414,5 +553,82 @@ pub fn mount_name(fd: BorrowedFd<'_>, is_mount_root: bool) -> io::Result<Box<[u8
     match is_mount_root {
         true => Ok(sys::stat::file_system_of(fd)?.name.as_bytes().into()),
         false => Ok(Box::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel says of a file that was touched just now.
+    fn touched() -> Stat {
+        let file = tempfile::tempfile().unwrap();
+        Stat { ctime: stat::coarse_now(), ..stat::of(file.as_fd()).unwrap() }
+    }
+
+    /// Looks at a file that is touched all the time; `size` says how large it is at each look.
+    fn seen(hold: Hold, size: impl Fn(u64) -> u64) -> io::Result<u64> {
+        let file = touched();
+        let looks = Cell::new(0);
+        let again = || {
+            looks.set(looks.get() + 1);
+            Ok(Stat { ctime: stat::coarse_now(), size: size(looks.get()), ..file })
+        };
+        let first = Stat { size: size(0), ..file };
+        at_one_moment(hold, first, again, |before| Ok(before.size)).map(|(seen, _)| seen)
+    }
+
+    #[test]
+    fn only_what_grows_need_not_come_to_rest() {
+        // Looked at before and after each of the readings.
+        let between_readings = |look: u64| 100 + look / 2;
+        let while_read = |look: u64| 100 + look;
+        assert!(seen(Hold::Growing, between_readings).is_ok());
+        assert_eq!(seen(Hold::Growing, while_read).unwrap(), 100);
+        let is_refused = |seen: io::Result<u64>| is_unstable(&seen.unwrap_err());
+        assert!(is_refused(seen(Hold::Growing, |_| 100)));
+        assert!(is_refused(seen(Hold::Growing, |look| 100 - look)));
+        assert!(is_refused(seen(Hold::Still, between_readings)));
+        assert!(is_refused(seen(Hold::Still, while_read)));
+    }
+
+    #[test]
+    fn whole_seconds_are_waited_for() {
+        let ctime = Time { nanos: 0, ..stat::coarse_now() };
+        let file = Stat { ctime, ..touched() };
+        let look = |_: &Stat| Ok(stat::coarse_now());
+        let (at, _) = at_one_moment(Hold::Still, file, || Ok(file), look).unwrap();
+        assert!(!too_young(ctime, at));
+        assert!(at.seconds - ctime.seconds >= 2);
+    }
+
+    #[test]
+    fn a_file_that_another_takes_the_place_of_is_not_told() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = |name: &str| scratch.path().join(name);
+        std::fs::write(path("file"), "one").unwrap();
+        let dir = open::root(scratch.path()).unwrap();
+        let tools = Tools::new(crate::scan::Settings::default());
+        let attributes = AttributeSet::of(&[Attribute::Content, Attribute::Nlink]);
+        let question = |shared| Question { attributes, recorded: None, look: Look::Full, shared };
+        let old = stat::at(dir.as_fd(), c"file").unwrap();
+        std::fs::write(path("new"), "another").unwrap();
+        let replaced = Cell::new(false);
+        // The other comes while the first is read for the first time.
+        let again = || stat::at(dir.as_fd(), c"file");
+        let looked = at_one_moment(Hold::Still, old, again, |before| {
+            if !replaced.replace(true) {
+                std::fs::rename(path("new"), path("file")).unwrap();
+            }
+            if before.same_object(&old) { Ok(()) } else { Err(moved()) }
+        });
+        assert!(is_unstable(&looked.unwrap_err()));
+        let entry = (c"file", Hint::File);
+        for shared in [false, true] {
+            let answer = probe_alone(dir.as_fd(), entry, question(shared), &tools);
+            let facts = answer.facts.unwrap();
+            assert_eq!((facts.stat.size, facts.stat.nlink), (7, 1));
+            assert_eq!(facts.digests.blake3, Some(*blake3::hash(b"another").as_bytes()));
+        }
     }
 }

@@ -10,6 +10,7 @@ pub mod priority;
 pub mod privilege;
 pub mod service;
 pub mod socket;
+pub mod sqlite;
 pub mod stat;
 pub mod threads;
 pub mod usage;

@@ -35,6 +35,12 @@ pub enum Access {
 /// Links that are followed on the way to one object: path_resolution(7).
 const LINKS_LIMIT: u32 = 40;
 
+/// How often the kernel is asked again that gave up on a path because something was renamed.
+///
+/// Any rename anywhere will do, and a link can be made so that resolving it takes milliseconds: who
+/// renames all the time could keep a scan waiting for ever.
+const ATTEMPTS: u32 = 8;
+
 const BASE: OFlags =
     OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
@@ -45,12 +51,16 @@ pub fn root(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Opens an entry for reading its content or listing it; never through a link, never blocking.
+/// Opens for reading its content or listing it; never blocking.
 ///
 /// # Errors
 /// ELOOP or ENOTDIR if it is not what the caller thought, and all of open(2).
-fn read_only(dir: BorrowedFd<'_>, name: &CStr, extra: OFlags) -> io::Result<(OwnedFd, Access)> {
-    let flags = OFlags::RDONLY | BASE | extra;
+fn open_keeping_atime(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    flags: OFlags,
+) -> io::Result<(OwnedFd, Access)> {
+    let flags = OFlags::RDONLY | flags;
     match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         Ok(fd) => Ok((fd, Access::Kept)),
         Err(Errno::PERM) => {
@@ -60,14 +70,26 @@ fn read_only(dir: BorrowedFd<'_>, name: &CStr, extra: OFlags) -> io::Result<(Own
     }
 }
 
-/// Opens a regular file below a directory. The caller checks by descriptor that it is one.
-pub fn file(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<(OwnedFd, Access)> {
-    read_only(dir, name, OFlags::empty())
+/// Opens for reading the regular file that a handle holds, whatever has its name by now: between a
+/// look at a name and opening it, a device or a pipe may be put there.
+///
+/// # Errors
+/// ENOENT where `/proc` is not mounted, and all of open(2).
+pub fn file(handle: BorrowedFd<'_>) -> io::Result<(OwnedFd, Access)> {
+    // The last component is a link of the kernel's own, to the object and not to a name.
+    let flags = BASE.difference(OFlags::NOFOLLOW);
+    let path = CString::new(proc_path(handle)).map_err(|_| io::ErrorKind::InvalidInput)?;
+    open_keeping_atime(rustix::fs::CWD, &path, flags)
+}
+
+/// Opens a regular file below a directory. The caller checks by descriptor that it is the one.
+pub fn file_by_name(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<(OwnedFd, Access)> {
+    open_keeping_atime(dir, name, BASE)
 }
 
 /// Opens a directory below a directory.
 pub fn dir(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<(OwnedFd, Access)> {
-    read_only(parent, name, OFlags::DIRECTORY)
+    open_keeping_atime(parent, name, BASE | OFlags::DIRECTORY)
 }
 
 /// Takes hold of an object without opening it: safe for devices, pipes, sockets and links.
@@ -117,9 +139,9 @@ pub fn entry_exists(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
 /// # Errors
 /// Those of open(2).
 pub fn inside(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    loop {
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    for _ in 0..ATTEMPTS {
         match rustix::fs::openat2(
             root,
             relative,
@@ -131,10 +153,11 @@ pub fn inside(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
             // A rename or mount raced with the walk: openat2(2).
             Err(Errno::AGAIN | Errno::INTR) => {}
             // An old kernel, or a filter that does not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => return inside_by_steps(root, name::bytes(path)),
+            Err(Errno::NOSYS | Errno::PERM) => break,
             Err(error) => return Err(error.into()),
         }
     }
+    inside_by_steps(root, name::bytes(path))
 }
 
 /// What [`inside`] does, without openat2(2): each component is taken hold of, and links are

@@ -15,6 +15,11 @@ pub fn of(fd: BorrowedFd<'_>) -> io::Result<Stat> {
 
 /// What statx(2) says about an entry; neither follows a link nor triggers an automount.
 pub fn at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Stat> {
+    let seen = statx(dir, name, AtFlags::empty())?;
+    if seen.nlink > 0 {
+        return Ok(seen);
+    }
+    // Found under its name and removed before it was looked at; or a file system without links.
     statx(dir, name, AtFlags::empty())
 }
 

@@ -323,3 +323,23 @@ fn a_draft_that_was_changed_on_its_way_is_refused_although_it_is_signed() {
         host.fim(["baseline", "verify"]).exits(0);
     }
 }
+
+#[test]
+fn of_a_directory_that_moved_on_no_time_is_taken_that_tells_of_it() {
+    let host =
+        Host::new().file("/srv/dir/file", 0o644, "x").rule("srv", "binary", "low", ["/srv"]).init();
+    let recorded = |host: &Host| {
+        let all = crate::support::race::exported(host);
+        let (_, values) = all.into_iter().find(|(path, _)| path == "/srv/dir").unwrap();
+        values.unwrap()
+    };
+    let before = recorded(&host);
+    host.chmod("/srv/dir", 0o700);
+    host.chmod("/srv/dir/file", 0o600);
+    host.check().exits(4);
+    host.chmod("/srv/dir", 0o711);
+    host.fim(["accept", "--all"]).exits(22);
+    assert_eq!(recorded(&host), before);
+    host.check().exits(4).drift(expect![[r#"
+        changed /srv/dir srv low: mode 0755 -> 0711, ctime"#]]);
+}

@@ -38,6 +38,7 @@ mod many;
 mod packaging;
 mod pins;
 mod policy;
+mod races;
 mod readme;
 mod resources;
 mod scope;

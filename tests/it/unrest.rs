@@ -1,6 +1,7 @@
 //! A tree that is changed while it is checked: no crash, no hang, and nothing outside is touched.
 
 use crate::support::host::Host;
+use crate::support::race::End;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,13 +16,14 @@ fn checks_during(host: &Host, disturb: impl Fn(u32) + Sync) -> Vec<serde_json::V
                 round += 1;
             }
         });
+        let end = End(&over);
         let reports = (0..8).map(|_| {
             let ran = host.check();
             assert!(ran.code < 16, "{}", ran.story());
             ran.json()
         });
         let reports = reports.collect();
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         reports
     })
 }

@@ -3,6 +3,7 @@
 pub mod daemon;
 pub mod host;
 pub mod kernel;
+pub mod race;
 pub mod rsyslog;
 pub mod service;
 pub mod smtp;
