@@ -34,6 +34,7 @@ mod key;
 mod laws;
 mod mail;
 mod many;
+mod names;
 mod packaging;
 mod pins;
 mod policy;
