@@ -215,6 +215,7 @@ mod tests {
     use super::*;
     use crate::config::sink::MailServer;
     use crate::model::event::Kind;
+    use proptest::prelude::*;
     use std::path::Path;
     use std::sync::Mutex;
 
@@ -322,5 +323,32 @@ mod tests {
         assert_eq!(post.mails.lock().unwrap().len(), 2);
         assert_eq!(way.send(&events[2..]), Sent::taken(1));
         assert_eq!(post.mails.lock().unwrap().len(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_of_an_event_makes_a_line_or_a_header(
+            texts in prop::collection::vec(any::<String>(), 3),
+            path in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let message = format!("{} changed: {}", name::escape(&path), texts[0]);
+            let event = Event::new(Kind::Changed, Severity::High, message).about(&path);
+            let (time, host) = (texts[1].clone(), texts[2].clone());
+            let events = [Arc::new(Event { seq: 1, time, host, ..event })];
+            let (mut way, post) = letters();
+            prop_assert_eq!(way.send(&events), Sent::taken(1));
+            let text = text(&events);
+            prop_assert_eq!(text.split('\n').count(), 4, "{}", text);
+            prop_assert!(!text.chars().any(|c| c != '\n' && name::must_escape(c)), "{text:?}");
+            let mails = post.mails.lock().unwrap();
+            let (head, _) = mails[0].1.split_once("\n\n").unwrap();
+            let known = [
+                "From:", "To:", "Subject:", "Date:", "Message-ID:", "Auto-Submitted:", "X-Fim-Seq:",
+                "MIME-Version:", "Content-Type:", "Content-Transfer-Encoding:", " ",
+            ];
+            for line in head.lines() {
+                prop_assert!(line.is_ascii() && known.iter().any(|key| line.starts_with(key)), "{line:?}");
+            }
+        }
     }
 }

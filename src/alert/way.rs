@@ -9,7 +9,7 @@ use super::email::Mailer;
 use super::{Error, exec, file, letter, syslog};
 use crate::config::sink::{Sink, SinkKind};
 use crate::model::event::Event;
-use crate::model::name;
+use crate::model::{json, name};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,14 +115,14 @@ impl Purpose {
     pub(super) fn json(self, event: &Event) -> String {
         match self {
             Purpose::Events => {
-                serde_json::to_string(event).expect("every event has a JSON form: it has no maps")
+                json::line(event).expect("every event has a JSON form: it has no maps")
             }
             // Without `seq`, `chain` and generation: a test is in no journal.
-            Purpose::Test => serde_json::json!({
+            Purpose::Test => json::line(&serde_json::json!({
                 "time": event.time, "host": event.host, "kind": self.kind(event),
                 "severity": event.severity, "message": event.message,
-            })
-            .to_string(),
+            }))
+            .expect("texts have a JSON form"),
         }
     }
 }
@@ -158,13 +158,5 @@ fn open_for(purpose: Purpose, sink: &Sink, host: &str, run: Arc<dyn Run>) -> Box
 /// A sentence as it should be already: whatever may not appear as itself is escaped, and what is an
 /// escape stays one.
 pub(super) fn clean(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if name::must_escape(c) {
-            shown.push_str(&name::escape(c.encode_utf8(&mut [0; 4]).as_bytes()));
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    name::guard(text.as_bytes())
 }

@@ -27,7 +27,7 @@ pub fn create(attributes: AttributeSet) -> String {
         // Times that no count of nanoseconds can hold are kept as bytes.
         let sql_type = match row.kind {
             Kind::Time => "ANY",
-            Kind::Digest | Kind::Text => "BLOB",
+            Kind::Digest | Kind::Text | Kind::Escaped => "BLOB",
             Kind::Type
             | Kind::Octal
             | Kind::User

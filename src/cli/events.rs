@@ -4,12 +4,11 @@ use super::args::{EventsArguments, EventsVerb, Format, GlobalArguments};
 use super::{context, exit, output, term, written_well};
 use crate::journal::filter::Filter;
 use crate::model::event::Event;
-use crate::model::name::{self, escape};
+use crate::model::name;
 use crate::ops::events::{Outcome, Told};
 use crate::ops::{self, Error};
 use crate::report::json;
 use crate::sys::wait;
-use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
@@ -116,7 +115,7 @@ fn write_event(
             write!(out, "{} {:>6} {:<14} ", line(&event.time), event.seq, event.kind.word())?;
             writeln!(out, "{severity:8} {}", line(&event.message))?;
             if let Some(reason) = event.reason.as_ref().filter(|text| **text != event.message) {
-                writeln!(out, "{:>32}reason: {}", "", escape(reason.as_bytes()))?;
+                writeln!(out, "{:>32}reason: {}", "", line(reason))?;
             }
             Ok(())
         }
@@ -132,19 +131,7 @@ fn write_event(
 
 /// Text that was escaped when it was written, and that somebody may have tampered with since.
 pub(super) fn line(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if name::must_escape(c) {
-            let mut buffer = [0; 4];
-            for byte in c.encode_utf8(&mut buffer).bytes() {
-                // Writing to a String cannot fail.
-                let _ = write!(shown, "\\x{byte:02x}");
-            }
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    name::guard(text.as_bytes())
 }
 
 fn verified(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
@@ -188,4 +175,38 @@ fn verified(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  and {} more", compared.deviations.len() - LINES)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::Kind;
+    use crate::model::severity::Severity;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_event_is_one_line_and_one_for_its_reason(
+            texts in prop::collection::vec(any::<String>(), 3),
+            path in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let message = format!("{} was added{}", name::escape(&path), texts[0]);
+            let mut event = Event::new(Kind::Added, Severity::Low, message).about(&path);
+            event.time.clone_from(&texts[1]);
+            event.reason = Some(texts[2].clone());
+            let shown = |format| {
+                let mut out = Vec::new();
+                write_event(&event, format, true, &mut out).unwrap();
+                String::from_utf8(out).unwrap()
+            };
+            let (text, line) = (shown(Format::Text), shown(Format::Ndjson));
+            for shown in [&text, &line] {
+                prop_assert!(!shown.chars().any(|c| c != '\n' && name::must_escape(c)), "{shown:?}");
+            }
+            prop_assert_eq!((text.split('\n').count(), line.split('\n').count()), (3, 2));
+            let said = format!(" {} was added", name::escape(&path));
+            prop_assert!(text.contains(&said), "{text}");
+            prop_assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
+        }
+    }
 }

@@ -21,12 +21,14 @@ use args::{
 };
 use clap::Parser as _;
 use std::ffi::OsString;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Runs a command line and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Help shows the name of the program as it was called, which may be anything.
+    let arguments = std::iter::once("fim".into()).chain(arguments.into_iter().skip(1));
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -318,8 +320,9 @@ fn baseline(global: &GlobalArguments, verb: BaselineVerb) -> Result<u8, Error> {
         BaselineVerb::Export { format } => {
             let mut out = BufWriter::new(io::stdout().lock());
             let (mut written, mut unfit) = (0, 0);
+            let export = show::Export { format, is_terminal: io::stdout().is_terminal() };
             let exported = ops::baseline::list(&context, None, &mut |object| {
-                match show::exported(&object, format, &mut out)? {
+                match show::exported(&object, export, &mut out)? {
                     show::Exported::Written => written += 1,
                     show::Exported::Unfit => unfit += 1,
                     show::Exported::Without => {}
@@ -330,7 +333,8 @@ fn baseline(global: &GlobalArguments, verb: BaselineVerb) -> Result<u8, Error> {
             exported?;
             if unfit > 0 {
                 term::say(&format!(
-                    "fim: {unfit} names cannot stand in such a list and were left out; --format jsonl has them"
+                    "fim: {unfit} names cannot stand in such a list{} and were left out; --format jsonl has them",
+                    if export.is_terminal { " on a terminal" } else { "" }
                 ));
             }
             if written == 0 {

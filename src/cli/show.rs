@@ -4,7 +4,7 @@ use super::args::ExportFormat;
 use crate::config::sink::{Format, Sink, SinkKind};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Change, Problem};
-use crate::model::name::escape;
+use crate::model::name::{escape, must_escape};
 use crate::model::severity::Severity;
 use crate::model::value::{Value, hex, plain};
 use crate::ops::apply::Applied;
@@ -439,6 +439,14 @@ pub(super) fn history(generations: &[Generation], out: &mut dyn Write) -> io::Re
     Ok(())
 }
 
+/// How a baseline is exported, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Export {
+    pub(super) format: ExportFormat,
+    /// Whether the list goes to a terminal, which would obey names: such lists have them as they are.
+    pub(super) is_terminal: bool,
+}
+
 /// What became of an object that was to be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exported {
@@ -453,9 +461,10 @@ pub(super) enum Exported {
 /// One recorded object for `baseline export`.
 pub(super) fn exported(
     object: &Object,
-    format: ExportFormat,
+    export: Export,
     out: &mut dyn Write,
 ) -> io::Result<Exported> {
+    let format = export.format;
     let attribute = match format {
         ExportFormat::Jsonl => return object_json(object, out).map(|()| Exported::Written),
         ExportFormat::B3sum => Attribute::Content,
@@ -463,8 +472,12 @@ pub(super) fn exported(
     };
     let digest = object.recorded.as_ref().and_then(|record| record.get(attribute));
     let Some(Value::Bytes(digest)) = digest else { return Ok(Exported::Without) };
+    let name = std::str::from_utf8(&object.path);
     // b3sum takes names that are not UTF-8 for others; sha256sum takes all.
-    if format == ExportFormat::B3sum && std::str::from_utf8(&object.path).is_err() {
+    if format == ExportFormat::B3sum && name.is_err() {
+        return Ok(Exported::Unfit);
+    }
+    if export.is_terminal && !name.is_ok_and(|name| !name.contains(must_escape)) {
         return Ok(Exported::Unfit);
     }
     let special: &[u8] = if format == ExportFormat::B3sum { b"\\\n" } else { b"\\\n\r" };

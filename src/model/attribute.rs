@@ -390,7 +390,7 @@ pub const TABLE: [Row; 25] = [
         doc: "POSIX access control lists, access and default.",
         aide: &["acl"],
         cost: Cost::Xattr,
-        kind: Kind::Text,
+        kind: Kind::Escaped,
         types: Types::NO_SYMLINK,
         read: |facts| facts.acl.as_deref().map(ValueRef::Bytes),
         ..BASE
@@ -403,7 +403,7 @@ pub const TABLE: [Row; 25] = [
         doc: "Extended attributes user.* and security.* that have no attribute of their own.",
         aide: &["xattrs"],
         cost: Cost::Xattr,
-        kind: Kind::Text,
+        kind: Kind::Escaped,
         read: |facts| facts.xattrs.as_deref().map(ValueRef::Bytes),
         ..BASE
     },
@@ -415,7 +415,7 @@ pub const TABLE: [Row; 25] = [
         doc: "SELinux label.",
         aide: &["selinux"],
         cost: Cost::Xattr,
-        kind: Kind::Text,
+        kind: Kind::Escaped,
         read: |facts| facts.selinux.as_deref().map(ValueRef::Bytes),
         ..BASE
     },
@@ -427,7 +427,7 @@ pub const TABLE: [Row; 25] = [
         doc: "File capabilities.",
         aide: &["caps"],
         cost: Cost::Xattr,
-        kind: Kind::Text,
+        kind: Kind::Escaped,
         types: Types::FILE,
         read: |facts| facts.capabilities.as_deref().map(ValueRef::Bytes),
         ..BASE

@@ -193,7 +193,7 @@ pub struct Event {
     /// Where it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Why: the administrator's words, or what is degraded.
+    /// Why: the administrator's words, or what is degraded; escaped as the message is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Who did it, of `accepted` and `policy-applied`.

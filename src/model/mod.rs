@@ -8,6 +8,7 @@ pub mod clock;
 pub mod diagnostic;
 pub mod event;
 pub mod facts;
+pub mod json;
 pub mod name;
 pub mod record;
 pub mod scope;

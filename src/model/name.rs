@@ -28,11 +28,21 @@ fn is_deceptive(c: char) -> bool {
 /// Shows bytes reversibly: a backslash doubled; each byte of a control, bidirectional or
 /// invisible character, and of what is not UTF-8, as `\xNN`.
 pub fn escape(bytes: &[u8]) -> String {
+    shown(bytes, "\\\\")
+}
+
+/// Shows a text whose names were escaped when it was made: an escape in it stays one, and whatever
+/// may not appear as itself, because somebody tampered with it, becomes one.
+pub fn guard(bytes: &[u8]) -> String {
+    shown(bytes, "\\")
+}
+
+fn shown(bytes: &[u8], backslash: &str) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             if c == '\\' {
-                shown.push_str("\\\\");
+                shown.push_str(backslash);
             } else if is_deceptive(c) {
                 let mut buffer = [0; 4];
                 push_hex(&mut shown, c.encode_utf8(&mut buffer).as_bytes());
@@ -201,6 +211,7 @@ impl Drop for DirName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn escapes_are_reversible_and_printable() {
@@ -227,6 +238,23 @@ mod tests {
                 let name = [first, second];
                 assert_eq!(unescape(&escape(&name)).as_deref(), Some(&name[..]));
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_comes_back_and_is_harmless(
+            name in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..300),
+                any::<String>().prop_map(String::into_bytes),
+                "[x0-9a-f\\\\\n\u{202e}\u{200b}\u{85}]{0,40}".prop_map(String::into_bytes),
+            ],
+        ) {
+            let shown = escape(&name);
+            prop_assert!(!shown.chars().any(must_escape), "{shown:?}");
+            prop_assert_eq!(guard(shown.as_bytes()), shown.clone(), "what is escaped stays as it is");
+            prop_assert_eq!(unescape(&shown), Some(name.clone()));
+            prop_assert!(!guard(&name).chars().any(must_escape));
         }
     }
 

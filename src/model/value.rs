@@ -57,6 +57,9 @@ pub enum Kind {
     Digest,
     /// Bytes that are mostly text, shown escaped; empty for none.
     Text,
+    /// Text in which the names were escaped when it was read, as in a list of them; shown as it
+    /// stands.
+    Escaped,
     /// File flags.
     Flags,
 }
@@ -178,7 +181,7 @@ impl Value {
                     nanos: u32::from_be_bytes(nanos),
                 }))
             }
-            (Kind::Digest | Kind::Text, Stored::Blob(bytes)) => {
+            (Kind::Digest | Kind::Text | Kind::Escaped, Stored::Blob(bytes)) => {
                 Some(Value::Bytes(bytes.into_owned().into_boxed_slice()))
             }
             _ => None,
@@ -251,6 +254,7 @@ pub fn plain(kind: Kind, value: &Value) -> String {
         Value::Time(time) => time.rfc3339(),
         Value::Bytes(bytes) => match kind {
             Kind::Digest => hex(bytes),
+            Kind::Escaped => name::guard(bytes),
             _ => name::escape(bytes),
         },
     }
@@ -296,5 +300,8 @@ mod tests {
             "1970-01-01T00:00:00.000000005Z"
         );
         assert_eq!(plain(Kind::Digest, &Value::Bytes(vec![0, 0xab].into())), "00ab");
+        let bytes = Value::Bytes(b"a\\x0a\x1b\xff".as_slice().into());
+        assert_eq!(plain(Kind::Text, &bytes), "a\\\\x0a\\x1b\\xff");
+        assert_eq!(plain(Kind::Escaped, &bytes), "a\\x0a\\x1b\\xff");
     }
 }

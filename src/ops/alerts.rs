@@ -8,9 +8,10 @@ use crate::model::event::{Differences, Kind};
 use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::model::severity::Severity;
+use crate::model::value::Kind as ValueKind;
 use crate::policy::Rule;
 use crate::policy::selection::Selection;
-use crate::report::{AttributeEntry, AttributeValue, ChangeEntry, ChangeKind, build};
+use crate::report::{AttributeEntry, AttributeValue, ChangeEntry, ChangeKind, build, raw};
 use std::fmt::Write as _;
 
 /// Values that are longer stand in a message by their attribute's name only.
@@ -132,7 +133,9 @@ fn differences(attributes: &[AttributeEntry]) -> String {
             text.push_str(", ");
         }
         text.push_str(&entry.name);
-        if let (Some(old), Some(new)) = (value(entry.old.as_ref()), value(entry.new.as_ref())) {
+        let old = value(entry, entry.old.as_ref(), entry.old_bytes.as_deref());
+        let new = value(entry, entry.new.as_ref(), entry.new_bytes.as_deref());
+        if let (Some(old), Some(new)) = (old, new) {
             // Writing to a String cannot fail.
             let _ = write!(text, " {old} -> {new}");
         }
@@ -140,11 +143,20 @@ fn differences(attributes: &[AttributeEntry]) -> String {
     text
 }
 
-fn value(value: Option<&AttributeValue>) -> Option<String> {
+fn value(
+    entry: &AttributeEntry,
+    value: Option<&AttributeValue>,
+    base64: Option<&str>,
+) -> Option<String> {
+    let is_escaped = Attribute::from_key(&entry.name)
+        .is_some_and(|attribute| attribute.row().kind == ValueKind::Escaped);
     match value? {
         AttributeValue::None => Some("none".to_owned()),
         AttributeValue::Number(number) => Some(number.to_string()),
         AttributeValue::Text(text) if text.is_empty() || text.len() > SHORT_VALUE => None,
-        AttributeValue::Text(text) => Some(name::escape(text.as_bytes())),
+        AttributeValue::Text(text) => {
+            let bytes = raw(text, base64);
+            Some(if is_escaped { name::guard(&bytes) } else { name::escape(&bytes) })
+        }
     }
 }

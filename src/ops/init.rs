@@ -290,11 +290,12 @@ pub fn host_name(context: &Context) -> String {
     plain_host(&name::escape(rustix::system::uname().nodename().to_bytes()))
 }
 
-/// A host name that fits on the line of a public key and in a manifest.
+/// A host name that fits on the line of a public key, in a manifest, in an address and in a record of
+/// the old form, in which a bracket ends the name of a program.
 pub(super) fn plain_host(text: &str) -> String {
     let kept: String = text
         .chars()
-        .map(|c| if c.is_ascii_graphic() && c != '\\' && c != '"' { c } else { '_' })
+        .map(|c| if c.is_ascii_alphanumeric() || "-._:".contains(c) { c } else { '_' })
         .take(255)
         .collect();
     if kept.is_empty() { "localhost".to_owned() } else { kept }

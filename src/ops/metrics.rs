@@ -210,6 +210,7 @@ fn written(beside: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use expect_test::expect;
+    use proptest::prelude::*;
     use std::os::unix::fs::symlink;
 
     fn sample() -> Metrics {
@@ -354,5 +355,32 @@ mod tests {
         write(&scratch.path().join("dir"), "x").unwrap_err();
         write(Path::new("/"), "x").unwrap_err();
         assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn a_label_comes_back_and_makes_no_line(label: String) {
+            let lines = |label: &str| {
+                let sink = Sink { label: label.to_owned(), lag: 7, up: true };
+                render(&Metrics { sinks: vec![sink], ..sample() })
+            };
+            let (text, plain) = (lines(&label), lines("x"));
+            prop_assert_eq!(text.split('\n').count(), plain.split('\n').count());
+            let shown = text.split("fim_sink_up{sink=\"").nth(1).unwrap().strip_suffix("\"} 1\n").unwrap();
+            let mut letters = shown.chars();
+            let mut back = String::new();
+            while let Some(c) = letters.next() {
+                prop_assert!(c != '"' && c != '\n');
+                back.push(match c {
+                    '\\' => match letters.next() {
+                        Some('n') => '\n',
+                        Some(c @ ('"' | '\\')) => c,
+                        other => panic!("no escape of a label: {other:?}"),
+                    },
+                    c => c,
+                });
+            }
+            prop_assert_eq!(back, label);
+        }
     }
 }

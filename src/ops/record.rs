@@ -50,7 +50,7 @@ pub fn made(context: &Context, state: &StateDir, made: &Made<'_>) {
     let who = who();
     let message = format!("generation {} is in force: {}, by {who}", made.generation, made.what);
     let mut event = stamp.event(made.kind, Severity::Info, message);
-    event.reason = Some(made.reason.to_owned());
+    event.reason = Some(name::escape(made.reason.as_bytes()));
     event.report = made.report.map(str::to_owned);
     event.digest = Some(hex(&made.manifest_digest));
     event.who = Some(who);

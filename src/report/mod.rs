@@ -422,9 +422,9 @@ fn forms(bytes: &[u8]) -> (String, Option<String>) {
     }
 }
 
-/// The bytes of which [`forms`] made these. A base64 form that cannot be read, which no report
+/// The bytes of a name or value, of which a report has these forms. A base64 form that cannot be read, which no report
 /// from [`Report::parse_sealed`] has, gives way to the text.
-fn raw<'a>(text: &'a str, base64: Option<&str>) -> Cow<'a, [u8]> {
+pub fn raw<'a>(text: &'a str, base64: Option<&str>) -> Cow<'a, [u8]> {
     match base64.map(|encoded| STANDARD.decode(encoded)) {
         Some(Ok(bytes)) => Cow::Owned(bytes),
         Some(Err(_)) | None => Cow::Borrowed(text.as_bytes()),

@@ -3,6 +3,7 @@
 //! What a signal means is for the daemon; here it is something to wait for. SIGPIPE stays ignored,
 //! as the standard library leaves it: a reader that went away is an error of the write.
 
+use crate::model::name;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{self, SignalsInfo};
@@ -149,7 +150,7 @@ impl Notify {
 /// A status that cannot begin a second line, which would be another message to the manager.
 fn one_line(text: &str) -> String {
     let mut line = String::new();
-    for c in text.chars().map(|c| if c.is_control() { '?' } else { c }) {
+    for c in text.chars().map(|c| if name::must_escape(c) { '?' } else { c }) {
         if line.len() + c.len_utf8() > STATUS_BYTES {
             break;
         }
@@ -177,8 +178,8 @@ mod tests {
         let notify = Notify { socket: Some(path.into_os_string()), watchdog: None };
         notify.ready("watching 12 directories").unwrap();
         assert_eq!(received(&socket), "READY=1\nSTATUS=watching 12 directories\n");
-        notify.status("a\nMAINPID=1\u{85}b").unwrap();
-        assert_eq!(received(&socket), "STATUS=a?MAINPID=1?b\n");
+        notify.status("a\nMAINPID=1\u{85}b\u{202e}\u{200b}").unwrap();
+        assert_eq!(received(&socket), "STATUS=a?MAINPID=1?b??\n");
         notify.status(&"é".repeat(STATUS_BYTES)).unwrap();
         assert_eq!(received(&socket).len(), "STATUS=\n".len() + STATUS_BYTES);
         notify.watchdog().unwrap();

@@ -287,6 +287,7 @@ pub fn capabilities_text(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn capabilities_are_named() {
@@ -312,6 +313,29 @@ mod tests {
         }
         assert_eq!(acl_text("", &value), "user::rw-,user:1000:r--,group::r--,mask::r--,other::---");
         assert!(acl_text("", &value[..9]).starts_with("hex:"));
+    }
+
+    proptest! {
+        #[test]
+        fn names_and_values_come_back_from_the_list(
+            pairs in prop::collection::vec(
+                (prop::collection::vec(any::<u8>(), 1..40), prop::collection::vec(any::<u8>(), 0..40)),
+                1..5,
+            ),
+        ) {
+            let list: Vec<String> =
+                pairs.iter().map(|(name, value)| format!("{}={}", quoted(name), value_text(value))).collect();
+            let list = list.join(", ");
+            prop_assert_eq!(name::guard(list.as_bytes()), list.clone(), "it can be shown as it stands");
+            // The blank after a comma is the list's own.
+            let parts: Vec<(Vec<u8>, Vec<u8>)> = format!(" {list}")
+                .split(',')
+                .map(|part| &part[1..])
+                .map(|part| part.split_once('=').expect("a name and a value"))
+                .map(|(name, value)| (name::unescape(name).unwrap(), name::unescape(value).unwrap()))
+                .collect();
+            prop_assert_eq!(parts, pairs);
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod key;
 mod laws;
 mod mail;
 mod many;
+mod names;
 mod packaging;
 mod pins;
 mod policy;

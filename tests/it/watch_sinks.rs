@@ -22,7 +22,7 @@ fn word<'a>(record: &'a Value, key: &str) -> &'a str {
 }
 
 /// What a record of either form says under a key.
-fn said(record: &Value, key: &str) -> Option<String> {
+pub(super) fn said(record: &Value, key: &str) -> Option<String> {
     if word(record, "msgid") != "-" {
         let found = parameters(word(record, "structured-data"));
         return found.into_iter().find(|(known, _)| known == key).map(|(_, value)| value);

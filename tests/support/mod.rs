@@ -2,7 +2,9 @@
 
 pub mod daemon;
 pub mod host;
+pub mod judge;
 pub mod kernel;
+pub mod names;
 pub mod race;
 pub mod rsyslog;
 pub mod service;

@@ -17,6 +17,9 @@ const COMMON: usize = 2;
 const MANY: usize = 4096;
 /// Indentation of attributes.
 const INDENT: usize = 4;
+/// Where the path of a change begins. The rest of one that is broken stands there too, deeper than
+/// any attribute: no name can pass for one.
+const PATH: usize = 9;
 
 /// Widest column of labels.
 const LABEL: usize = 20;
@@ -91,8 +94,8 @@ pub(super) fn details(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
 pub(super) fn detail(report: &Report, change: &ChangeEntry, page: &mut Page<'_>) -> io::Result<()> {
     let path = page.path(&change.path_bytes());
     let text = format!("{path} ({})", circumstances(change, page));
-    let lead = format!("{:<8} ", change.kind.word());
-    page.block(&lead, INDENT, &text, Paint::Severity(change.severity))?;
+    let lead = format!("{:<PATH$}", change.kind.word());
+    page.block(&lead, PATH, &text, Paint::Severity(change.severity))?;
     match change.kind {
         ChangeKind::Changed => differences(report, change, page),
         ChangeKind::Added | ChangeKind::Removed if page.is_full() => {
@@ -131,7 +134,7 @@ fn circumstances(change: &ChangeEntry, page: &Page<'_>) -> String {
     let mut text = format!(
         "{}, rule {}, {}",
         page.shown(object_type),
-        page.shown(&change.rule),
+        page.name(&change.rule),
         age(change, page)
     );
     if change.follows {

@@ -280,7 +280,7 @@ fn scope(report: &Report, page: &Page<'_>) -> String {
         parts.push(format!("paths {}", paths.join(", ")));
     }
     if !scope.rules.is_empty() {
-        let rules: Vec<String> = scope.rules.iter().map(|rule| page.shown(rule)).collect();
+        let rules: Vec<String> = scope.rules.iter().map(|rule| page.name(rule)).collect();
         parts.push(format!("rules {}", rules.join(", ")));
     }
     if let Some(least) = scope.min_severity {
@@ -295,7 +295,7 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     for error in &report.errors {
         let path = page.path(&error.path_bytes());
         let text =
-            format!("{path}: {} (rule {})", page.shown(&error.error), page.shown(&error.rule));
+            format!("{path}: {} (rule {})", page.shown(&error.error), page.name(&error.rule));
         page.block("  ", 6, &text, Paint::Plain)?;
     }
     if page.level() < 3 {
@@ -306,7 +306,7 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     for gap in &report.coverage {
         let mut text = format!("{}: {}", page.path(&gap.path_bytes()), page.shown(&gap.problem));
         if let Some(rule) = &gap.rule {
-            text = format!("{text} (rule {})", page.shown(rule));
+            text = format!("{text} (rule {})", page.name(rule));
         }
         let lead = format!("  {:<8}  ", gap.severity);
         page.block(&lead, 14, &text, Paint::Severity(gap.severity))?;
@@ -314,7 +314,7 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     absent(report, page)?;
     page.heading("Inactive rules", report.inactive_rules.len() as u64, Paint::Plain)?;
     for rule in &report.inactive_rules {
-        let text = page.shown(rule);
+        let text = page.name(rule);
         page.block("  ", 6, &text, Paint::Plain)?;
     }
     page.heading("Notes", report.notes.len() as u64, Paint::Plain)?;
@@ -324,7 +324,7 @@ fn sections(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
             text = format!("{}: {text}", page.path(&path));
         }
         if let Some(rule) = &note.rule {
-            text = format!("{text} (rule {})", page.shown(rule));
+            text = format!("{text} (rule {})", page.name(rule));
         }
         page.block("  ", 6, &text, Paint::Plain)?;
     }

@@ -101,9 +101,23 @@ impl<'a> Page<'a> {
         if shown.contains(char::is_whitespace) { format!("\"{shown}\"") } else { shown }
     }
 
-    /// A text value, escaped reversibly; in quotes where it could be taken for the absence of one.
+    /// A name that is a text: of a rule, of an attribute nobody knows.
+    pub(super) fn name(&self, name: &str) -> String {
+        self.bytes(name.as_bytes())
+    }
+
+    /// A text value, escaped reversibly.
     pub(super) fn value(&self, bytes: &[u8]) -> String {
-        let shown = self.bytes(bytes);
+        self.told(self.bytes(bytes))
+    }
+
+    /// A text value whose names were escaped when it was read.
+    pub(super) fn escaped_value(&self, bytes: &[u8]) -> String {
+        self.told(self.shown(&name::guard(bytes)))
+    }
+
+    /// What is shown of a value; in quotes where it could be taken for the absence of one.
+    fn told(&self, shown: String) -> String {
         let blank = |c: Option<char>| c.is_some_and(char::is_whitespace);
         let mistakable = matches!(shown.as_str(), super::values::NONE | super::values::UNRECORDED)
             || blank(shown.chars().next())

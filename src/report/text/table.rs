@@ -29,7 +29,7 @@ pub(super) fn rules(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let (shown, idle): (Vec<&RuleEntry>, Vec<&RuleEntry>) =
         report.rules.iter().partition(|rule| page.is_full() || !is_idle(rule, report));
     let rows: Vec<(String, [String; 5])> =
-        shown.iter().map(|rule| (page.shown(&rule.name), cells(rule))).collect();
+        shown.iter().map(|rule| (page.name(&rule.name), cells(rule))).collect();
     let mut widths = heads.map(str::len);
     for cells in rows.iter().map(|(_, cells)| cells).chain([&total]) {
         for (width, cell) in widths.iter_mut().zip(cells) {

@@ -10,6 +10,8 @@ use crate::model::value::{Time, Value};
 use crate::report::build::RuleInfo;
 use crate::report::{AttributeValue, PathName, RuleEntry};
 use expect_test::{Expect, expect};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 fn options(level: u8, width: Option<usize>) -> TextOptions {
     let zone = Zone::Fixed(FixedOffset::east_opt(3600).unwrap());
@@ -470,11 +472,11 @@ fn a_mail_stays_within_78_columns() {
         High (2)
 
         changed  /usr/bin (dir, rule programs and libraries, new, follows from entries
-            below)
+                 below)
             Modified  2026-11-06 22:20:00 +01:00 → 2026-11-18 12:06:40 +01:00
 
         removed  /usr/bin/gone (file, rule programs and libraries, open since
-            2026-11-18 03:15:00 +01:00)
+                 2026-11-18 03:15:00 +01:00)
             -rwsr-xr-x 4755, owner root (0), group 1005, 1,234,567 bytes, modified
             2026-11-18 12:06:40 +01:00, content abababababababab…
 
@@ -655,4 +657,67 @@ fn many_changes_are_written() {
         .finish();
     assert!(text(&report, options(2, Some(78))).contains("100,000 files below /usr/share changed"));
     assert!(text(&report, options(3, Some(78))).lines().count() > 300_000);
+}
+
+/// A report of files that were added under these names, each a link to its name with an attribute
+/// of that name.
+fn named(names: &BTreeSet<Vec<u8>>) -> Report {
+    let rules = sample::rules();
+    let findings: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let path = [b"/", name.as_slice()].concat();
+            let differences = [Attribute::LinkTarget, Attribute::Xattrs]
+                .map(|attribute| difference(attribute, sample::text(b"x"), sample::text(name)));
+            finding(&path, DOCS, changed(ObjectType::File, differences.to_vec()))
+        })
+        .collect();
+    Report::builder(sample::header("2026-11-20T02:15:00Z"), &rules).findings(&findings).finish()
+}
+
+proptest! {
+    #[test]
+    fn names_come_back_from_the_text_and_make_no_line(
+        names in prop::collection::btree_set(
+            prop_oneof![
+                prop::collection::vec((1..=255u8).prop_filter("a slash ends it", |b| *b != b'/'), 1..80),
+                "[ a-f(,\\\\\"\n\u{202e}\u{85}→]{1,120}".prop_map(String::into_bytes),
+            ],
+            1..9,
+        ),
+        width in 64..120_usize,
+        utf8: bool,
+    ) {
+        let report = named(&names);
+        for level in [2, 3, 4] {
+            let lead = if level == 2 { "  changed  " } else { "changed  " };
+            let wide = text(&report, TextOptions { utf8, ..options(level, None) });
+            let found: BTreeSet<Vec<u8>> = wide
+                .lines()
+                .filter_map(|line| line.strip_prefix(lead))
+                .map(|line| match level {
+                    2 => line.rsplit_once(": link-target, xattrs (").unwrap().0,
+                    _ => line.rsplit_once(" (file, rule ").unwrap().0,
+                })
+                .map(|shown| match shown.strip_prefix('"') {
+                    Some(quoted) => quoted.strip_suffix('"').unwrap(),
+                    None => shown,
+                })
+                .map(|shown| name::unescape(shown).unwrap()[1..].to_vec())
+                .collect();
+            prop_assert_eq!(&found, &names, "{}", wide);
+            let narrow = text(&report, TextOptions { utf8, ..options(level, Some(width)) });
+            prop_assert!(!narrow.chars().any(|c| c != '\n' && name::must_escape(c)));
+            let lead = lead.trim_end();
+            let begun = narrow.lines().filter(|line| line.starts_with(lead)).count();
+            prop_assert_eq!(begun, names.len(), "{}", narrow);
+            // What is broken goes on deeper than any attribute stands.
+            let labels = narrow
+                .lines()
+                .skip_while(|line| !line.starts_with(lead))
+                .filter(|line| line.starts_with("    ") && !line.starts_with("     "));
+            let wanted = if level == 2 { 0 } else { 2 * names.len() };
+            prop_assert_eq!(labels.count(), wanted, "{}", narrow);
+        }
+    }
 }

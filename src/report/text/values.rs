@@ -159,6 +159,7 @@ impl Shown<'_> {
                 Some(Kind::Time | Kind::Digest) if self.full => page.shown(text),
                 Some(Kind::Time) => page.time(text),
                 Some(Kind::Digest) => page.digest(text),
+                Some(Kind::Escaped) => page.escaped_value(&raw(text, bytes)),
                 _ => page.value(&raw(text, bytes)),
             },
         })
