@@ -53,7 +53,9 @@ impl Checkpoint {
     fn parse(text: &str) -> Option<Checkpoint> {
         let (seq, digits) = text.split_once(' ')?;
         let chain = blake3::Hash::from_hex(digits).ok()?;
-        Some(Checkpoint { seq: seq.parse().ok()?, chain: Chain(*chain.as_bytes()) })
+        // Numbers are those of rows: one that is higher has no next one, and is none of ours.
+        let seq = seq.parse::<u64>().ok().filter(|seq| i64::try_from(*seq).is_ok())?;
+        Some(Checkpoint { seq, chain: Chain(*chain.as_bytes()) })
     }
 }
 
