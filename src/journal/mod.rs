@@ -35,8 +35,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Records that are read at once, so that no reader keeps a writer waiting.
 const PAGE: i64 = 512;
 
-/// What SQLite may lay beside the journal.
-const COMPANIONS: [&str; 3] = ["journal.db-journal", "journal.db-wal", "journal.db-shm"];
+/// What SQLite lays beside the journal, to undo what a crash cut off.
+const ROLLBACK: &str = "journal.db-journal";
+
+/// What SQLite looks for beside the journal.
+const COMPANIONS: [&str; 3] = [ROLLBACK, "journal.db-wal", "journal.db-shm"];
 
 /// Why the journal cannot be used. All texts are escaped and ready to be shown.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +141,7 @@ impl Journal {
         }
         match read(state, OpenFlags::SQLITE_OPEN_READ_ONLY) {
             // What a crash cut off can only be undone by a connection that may write.
-            Err(Error::Unusable(_)) if state.is_there(COMPANIONS[0])? => {
+            Err(Error::Unusable(_)) if state.is_there(ROLLBACK)? => {
                 read(state, OpenFlags::SQLITE_OPEN_READ_WRITE)
             }
             other => other,
@@ -388,7 +391,10 @@ fn connect(state: &StateDir, flags: OpenFlags) -> Result<(Connection, (u64, u64)
     let before = state.identity(JOURNAL)?;
     for companion in COMPANIONS {
         match state.identity(companion) {
-            Ok(_) | Err(StateError::Missing(_)) => {}
+            Ok(_) if companion == ROLLBACK => {}
+            // A log that is written ahead would be taken for the newest pages, and is never ours.
+            Ok(_) => return Err(Error::Damaged(format!("{companion} is none of fim's files"))),
+            Err(StateError::Missing(_)) => {}
             Err(StateError::NotRegular(object)) => {
                 return Err(Error::Damaged(format!("{object} is not a regular file")));
             }

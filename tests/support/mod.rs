@@ -10,3 +10,4 @@ pub mod terminal;
 pub mod tool;
 
 pub mod state;
+pub mod tamper;
