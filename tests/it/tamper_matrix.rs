@@ -88,10 +88,8 @@ fn role(history: &History, name: &str) -> Role {
         ("keys", "site" | "local") => Role::Secret,
         ("keys", "site.old.pub" | "site.pub.sig") => Role::Rotated,
         ("keys", _) => Role::Public,
-        ("reports", _) => match history.files().iter().rfind(|file| file.starts_with("reports/")) {
-            Some(last) if last == name => Role::LastReport,
-            _ => Role::Report,
-        },
+        ("reports", _) if name == history.last_report => Role::LastReport,
+        ("reports", _) => Role::Report,
         ("outbox", _) => Role::Mail,
         ("", "journal.db") => Role::Journal,
         ("", "lock") => Role::Lock,
@@ -265,7 +263,9 @@ fn names(said: &str, role: Role, name: &str) -> bool {
             Role::Mail => said.contains("outbox"),
             Role::Beside => said.contains("journal.db"),
             Role::Dir => said.contains(name.split('/').next().unwrap()),
-            Role::LastReport | Role::Report => said.contains("report"),
+            Role::LastReport | Role::Report => {
+                said.contains("report") || said.contains(name.trim_start_matches("reports/"))
+            }
             _ => false,
         }
 }
@@ -381,6 +381,17 @@ fn harmless(role: Role, deed: Deed, name: &str, command: &str) -> Option<&'stati
         Role::Public if name == "keys/allowed_signers" && deed == Deed::Delete => {
             Some("it is for auditors")
         }
+        Role::Public
+            if name == "keys/local.pub.sig"
+                && deed == Deed::Delete
+                && !command.starts_with("check") =>
+        {
+            Some("a check says that nobody vouches for the key")
+        }
+        Role::Secret if deed == Deed::Cut => Some("the end of the armor says nothing"),
+        Role::Secret if deed == Deed::Delete && command == "key show" => {
+            Some("it says that the key is elsewhere")
+        }
         Role::OldDatabase if deed == Deed::Delete && command == "baseline verify" => {
             Some("old databases may be pruned")
         }
@@ -390,6 +401,11 @@ fn harmless(role: Role, deed: Deed, name: &str, command: &str) -> Option<&'stati
         Role::Journal if !is_no_file => Some("memory: what is told of it is for events verify"),
         Role::Beside if !is_no_file => Some("memory, as the journal"),
         Role::Lock | Role::OtherLock if !is_no_file => Some("what a free lock says is not read"),
+        Role::OtherLock
+            if command == "status" && matches!(deed, Deed::HardLink | Deed::HardVictim) =>
+        {
+            Some("it is asked who holds it, and nothing is written")
+        }
         Role::Mail if !is_no_file => Some("memory: who may get it is signed"),
         Role::LastReport | Role::Report if deed == Deed::Delete => Some("reports come and go"),
         Role::Dir if deed == Deed::Delete && matches!(name, "reports" | "outbox") => {
@@ -427,6 +443,8 @@ fn judge(
             (18..=20, true) => Ok(()),
             (18..=20, false) => Err(format!("refused without a name: {}", outcome.said.trim())),
             (_, true) if matches!(role, Role::LastReport | Role::Report | Role::Dir) => Ok(()),
+            // One that was pruned cannot be asked for.
+            (16, _) if role == Role::OldDatabase && deed == Deed::Delete => Ok(()),
             _ => Err(format!("exit code {}: {}", outcome.code, outcome.said.trim())),
         };
     }
@@ -633,7 +651,11 @@ fn whatever_is_tampered_with_is_told_or_refused_and_nothing_outside_is_touched()
         began.elapsed()
     );
     assert!(told.is_empty(), "{figures}\n{text}");
-    eprintln!("tampering: {figures}");
+    // For whoever asks for all of it with --nocapture.
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("tampering: {figures}\n").as_bytes(),
+    );
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct History {
     pub earlier: PathBuf,
     /// A host with a history of the same kind, and other keys.
     pub other: Host,
+    /// The report that was made last: of two within a second the names do not tell.
+    pub last_report: String,
 }
 
 impl History {
@@ -38,7 +40,15 @@ impl History {
     pub fn new() -> History {
         let host = installation();
         let earlier = host.scratch().join("earlier");
-        History { host, earlier, other: installation() }
+        let state = host.state();
+        let reports = files(&state).into_iter().filter(|file| file.starts_with("reports/"));
+        let started = |report: &String| {
+            let text = fs::read(state.join(report)).unwrap();
+            let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            report["started"].as_str().unwrap().to_owned()
+        };
+        let last_report = reports.max_by_key(started).unwrap();
+        History { host, earlier, other: installation(), last_report }
     }
 
     /// Every file of the state directory, relative to it.
@@ -108,7 +118,7 @@ impl History {
             }
             _ => false,
         };
-        others.iter().filter(is_alike).next_back().map(|other| state.join(other))
+        others.iter().rfind(is_alike).map(|other| state.join(other))
     }
 
     /// What the other installation has in the place of a file.
