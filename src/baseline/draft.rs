@@ -17,8 +17,10 @@ use crate::sign::key::SecretKey;
 use crate::sign::manifest::BaselineManifest;
 use crate::sign::sshsig::{self, Namespace};
 use crate::state::StateDir;
+use crate::state::database;
 use crate::state::error::StateError;
 use crate::state::names::{self, Part};
+use rusqlite::config::DbConfig;
 use rusqlite::types::{Null, ToSqlOutput};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Statement, params};
 use std::collections::HashMap;
@@ -162,6 +164,12 @@ impl<'a> Draft<'a> {
         draft.next_directory = highest + 1;
         draft.entries = manifest.entries;
         Ok(draft)
+    }
+
+    /// What it writes to.
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Writes what was found: added objects, and those that could not be examined.
@@ -541,19 +549,32 @@ pub fn sweep(state: &StateDir) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens a database in the making.
+/// What SQLite looks for beside a database, and would write into it: it is not signed.
+const COMPANIONS: [&str; 3] = ["-journal", "-wal", "-shm"];
+
+/// Opens a database in the making, beside which nothing lies that SQLite would take for its own.
 fn connect(state: &StateDir, object: &str) -> Result<Connection, Error> {
+    for companion in COMPANIONS.map(|ending| format!("{object}{ending}")) {
+        if state.is_there(&companion)? {
+            return Err(integrity(&companion, "is none of fim's files; remove it"));
+        }
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let failed = |error| writing(object, error);
     let connection = Connection::open_with_flags(state.path_of(object), flags).map_err(failed)?;
+    database::harden(&connection).map_err(failed)?;
+    let defend = |is_on| {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, is_on).map_err(failed)
+    };
+    // Defended, a database cannot be told to keep no journal; what a crash leaves here is swept.
+    defend(false)?;
     connection
         .execute_batch(
             "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
-             PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -4096; PRAGMA mmap_size = 0;
-             PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
-             PRAGMA cell_size_check = ON;",
+             PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -4096;",
         )
         .map_err(failed)?;
+    defend(true)?;
     Ok(connection)
 }
 

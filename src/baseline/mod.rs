@@ -14,6 +14,7 @@ use crate::sign::manifest::{self, BaselineManifest};
 use crate::sign::sshsig::{self, Namespace};
 use crate::sign::trust::Trust;
 use crate::state::StateDir;
+use crate::state::database;
 use crate::state::error::StateError;
 use crate::state::names::{self, Part};
 use crate::sys::{sqlite, stat, threads};
@@ -339,6 +340,13 @@ pub fn open(state: &StateDir, sealed: Sealed) -> Result<Baseline, Error> {
         idle: Mutex::new(Vec::new()),
     };
     let reader = baseline.connect()?;
+    let wrong = |what: &str| integrity(&baseline.object, format!("{what}; restore it from a copy"));
+    let found = database::objects(reader.connection())?;
+    // Order matters: before its table is known to be one, no word of it is asked for.
+    let meta = database::objects_of(schema::META)?;
+    if !meta.iter().all(|(table, made)| found.get(table) == Some(made)) {
+        return Err(wrong("has no table of formats"));
+    }
     match reader.meta("format")?.and_then(|format| format.parse::<i64>().ok()) {
         Some(schema::FORMAT) => {}
         Some(newer) if newer > schema::FORMAT => {
@@ -347,12 +355,17 @@ pub fn open(state: &StateDir, sealed: Sealed) -> Result<Baseline, Error> {
                 format!("has format {newer}; it was written by a newer fim, use that"),
             ));
         }
-        Some(_) | None => return Err(Error::Malformed("a format".to_owned())),
+        Some(_) | None => return Err(wrong("has no format")),
     }
     let recorded = reader.meta("attributes")?;
-    let recorded = recorded.as_deref().and_then(attribute_set);
-    baseline.recorded = recorded.ok_or_else(|| Error::Malformed("attributes".to_owned()))?;
-    baseline.attributes = baseline.recorded;
+    let Some(recorded) = recorded.as_deref().and_then(attribute_set) else {
+        return Err(wrong("has no list of attributes"));
+    };
+    if found != database::objects_of(&schema::create(recorded.with(Attribute::Type)))? {
+        return Err(wrong("has other tables than fim makes"));
+    }
+    baseline.recorded = recorded;
+    baseline.attributes = recorded;
     Ok(baseline)
 }
 
@@ -477,19 +490,54 @@ impl Drop for Lent<'_> {
     }
 }
 
-/// Takes from a connection everything that reading a table does not need.
-///
-/// Source: <https://www.sqlite.org/security.html>.
+/// Leaves a connection with nothing but reading tables.
 fn harden(connection: &Connection) -> Result<(), Error> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    database::harden(connection)?;
     // Statements are planned once, not again for the values of each directory.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.execute_batch(
-        "PRAGMA query_only = ON; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;
-         PRAGMA cache_size = -1024; PRAGMA temp_store = MEMORY;",
-    )?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -1024;")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sign::key::SecretKey;
+
+    #[test]
+    fn drafts_and_baselines_can_do_nothing_but_what_our_tables_need() {
+        let scratch = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&scratch.path().join("state")).unwrap();
+        state.make_dir(names::BASELINE).unwrap();
+        let wanted = AttributeSet::of(&[Attribute::Mode, Attribute::Content]);
+        let draft = draft::Draft::create(&state, 1, wanted).unwrap();
+        let finished = draft.finish(&draft::About::default()).unwrap();
+        let manifest = BaselineManifest {
+            baseline_blake3: finished.digest,
+            baseline_bytes: finished.bytes,
+            created: String::new(),
+            entries: 0,
+            generation: 1,
+            host: String::new(),
+            policy_blake3: [0; 32],
+            previous_manifest_blake3: None,
+            reason: String::new(),
+            report: None,
+            signed_by: String::new(),
+        };
+        let signer = SecretKey::generate("local@here").unwrap().public();
+        let baseline = open(&state, Sealed { manifest, digest: [0; 32], signer }).unwrap();
+        assert_eq!(baseline.recorded_attributes(), wanted.with(Attribute::Type));
+        let reader = baseline.reader().unwrap();
+        database::assert_hardened(reader.connection());
+        let asked = |pragma: &str| -> i64 {
+            let sql = format!("PRAGMA {pragma}");
+            reader.connection().query_row(&sql, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((asked("query_only"), asked("user_version")), (1, 0));
+        assert!(reader.connection().is_readonly("main").unwrap());
+        drop(reader);
+        let draft = draft::Draft::copy_of(&state, &baseline, 2).unwrap();
+        database::assert_hardened(draft.connection());
+    }
 }

@@ -4,11 +4,13 @@ use super::Error;
 use super::schema::{self, UNEXAMINED};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::facts::{Facts, ObjectType};
+use crate::model::name;
 use crate::model::record::Record;
 use crate::model::value::{Stored, Value};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 /// What is recorded about an object; `None` if it could not be examined when it was recorded.
 pub type Recorded = Option<Record>;
@@ -36,7 +38,14 @@ impl EntryRow<'_> {
     const FIRST: usize = 1;
 
     /// All that is recorded.
+    ///
+    /// # Errors
+    /// `Malformed` also where the entry has a name that no entry can have: as what was removed, it
+    /// would be told of somewhere else.
     pub fn recorded(&self) -> Result<Recorded, Error> {
+        if !name::is_entry(self.row.get_ref(0)?.as_blob().map_err(malformed)?) {
+            return Err(malformed("an entry's name"));
+        }
         let recorded = self.reader.recorded(self.row, EntryRow::FIRST)?;
         recorded.ok_or_else(|| malformed("an entry's type"))
     }
@@ -248,15 +257,23 @@ impl Reader {
         Ok(count.cast_unsigned())
     }
 
+    /// What it reads from.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     fn statement(&self, sql: &str) -> Result<CachedStatement<'_>, Error> {
         Ok(self.connection.prepare_cached(sql)?)
     }
 
+    /// A directory's row. Its number is above that of its parent, which was numbered before it: no
+    /// directory lies below itself.
     fn dir_row(&self, parent: i64, row: &Row<'_>) -> Result<DirRow, Error> {
         let name = row.get_ref(0)?.as_blob().map_err(malformed)?;
+        if !(name::is_entry(name) || parent == 0 && name.is_empty()) {
+            return Err(malformed("a directory's name"));
+        }
         let id = row.get(1)?;
-        // A draft numbers a directory after the one it is in. One that is not could lie below itself,
-        // and who walks down would never come to an end.
         if id <= parent {
             return Err(malformed("a directory's number"));
         }
@@ -286,6 +303,26 @@ impl Reader {
             record.push(attribute, value);
         }
         Ok(Some(Some(record)))
+    }
+}
+
+/// The directories that a walk over rows alone has been in.
+///
+/// Each has a number of its own. Rows that share one would lead a walk to the same rows again and
+/// again, and twice as often with each level.
+#[derive(Debug, Default)]
+pub struct Walked(HashSet<i64>);
+
+impl Walked {
+    /// Enters a directory.
+    ///
+    /// # Errors
+    /// `Malformed` if the walk was there before.
+    pub fn enter(&mut self, dir: &DirRow) -> Result<(), Error> {
+        match self.0.insert(dir.id) {
+            true => Ok(()),
+            false => Err(malformed("a directory's number")),
+        }
     }
 }
 

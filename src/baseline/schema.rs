@@ -16,6 +16,11 @@ pub const ROOT: i64 = 1;
 /// What stands in `type` for an object that could not be examined when it was recorded.
 pub const UNEXAMINED: i64 = 255;
 
+/// The table that says what the others are. Its text, as that of the other tables, is part of the
+/// format: a database with another is not one that `fim` wrote.
+pub const META: &str =
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;";
+
 /// The statements that make the tables, with a column for each of `attributes`, the type among them.
 /// An attribute that no rule asks for would cost a byte in every row.
 ///
@@ -40,7 +45,7 @@ pub fn create(attributes: AttributeSet) -> String {
         columns.push_str(&format!(",\n  \"{}\" {sql_type}", row.column));
     }
     format!(
-        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+        "{META}
 CREATE TABLE rules (position INTEGER PRIMARY KEY, active INTEGER NOT NULL, rule TEXT NOT NULL)
   STRICT, WITHOUT ROWID;
 CREATE TABLE absent (path BLOB PRIMARY KEY, rule INTEGER NOT NULL) STRICT, WITHOUT ROWID;

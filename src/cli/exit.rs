@@ -69,6 +69,7 @@ fn state(error: &StateError) -> u8 {
         | StateError::NotDirectory(_)
         | StateError::Foreign(_)
         | StateError::Missing(_)
+        | StateError::Linked(_)
         | StateError::Locked { .. }
         | StateError::Full { .. }
         | StateError::Unwritable { .. }

@@ -22,6 +22,9 @@ use std::io::{self, Write};
 /// How many lines of one kind `init` prints before it only counts.
 const LINES: usize = 20;
 
+/// Widest column of names; policies have none that are wider.
+const WIDEST_NAME: usize = 400;
+
 fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
@@ -84,7 +87,8 @@ fn rule_table<'a>(
             (escape(name.as_bytes()), severity, objects)
         })
         .collect();
-    let width = rows.iter().map(|(name, _, _)| name.chars().count()).max().unwrap_or(0).max(4);
+    let longest = rows.iter().map(|(name, _, _)| name.chars().count()).max();
+    let width = longest.unwrap_or(0).clamp(4, WIDEST_NAME);
     writeln!(out, "{:width$}  severity    objects", "rule")?;
     for (name, severity, objects) in rows {
         writeln!(out, "{name:width$}  {severity:8} {objects:>10}")?;

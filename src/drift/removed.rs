@@ -3,7 +3,7 @@
 use super::examine::{Examination, Visiting, lock};
 use super::focus::Focus;
 use crate::baseline;
-use crate::baseline::rows::{DirRow, Recorded, Span};
+use crate::baseline::rows::{DirRow, Recorded, Span, Walked};
 use crate::model::attribute::Attribute;
 use crate::model::change::{Change, Finding, Place, RuleIndex, What};
 use crate::model::name::{self, DirName};
@@ -65,6 +65,7 @@ impl Examination<'_> {
         let Some(baseline) = self.input.baseline else { return Ok(()) };
         let reader = baseline.reader()?;
         let mut open = vec![(Arc::clone(name), row, ground.clone(), focus.clone())];
+        let mut walked = Walked::default();
         while let Some((name, row, ground, focus)) = open.pop() {
             reader.entries::<baseline::Error>(row, Span::ALL, |entry, recorded| {
                 if focus.step(entry).is_some_and(|focus| focus.is_inside()) {
@@ -74,6 +75,7 @@ impl Examination<'_> {
                 Ok(())
             })?;
             for dir in reader.directories(row, Span::ALL)? {
+                walked.enter(&dir)?;
                 let Some(focus) = focus.step(&dir.name) else { continue };
                 let step = self.input.selection.step(&ground, &dir.name);
                 let below = DirName::below(&name, &dir.name);

@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 /// Under which key the last complete check is noted.
 pub(super) const COMPLETE_CHECK: &str = "complete-check";
 
-/// The tables.
-const SCHEMA: &str = "
+/// The tables. Their text is part of the format: a journal with other tables is none of ours.
+pub(super) const SCHEMA: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE events (seq INTEGER PRIMARY KEY, chain BLOB NOT NULL, event TEXT NOT NULL) STRICT;
     CREATE TABLE open_drift (

@@ -18,20 +18,16 @@ pub mod position;
 
 use crate::model::event::Event;
 use crate::state::StateDir;
+use crate::state::database;
 use crate::state::error::StateError;
 use crate::state::names::JOURNAL;
 use batch::Batch;
 use chrono::{DateTime, Utc};
-use rusqlite::config::DbConfig;
-use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 use std::time::Duration;
 
 /// The format of the tables.
 const FORMAT: i64 = 1;
-
-/// Largest record, in bytes; an event carries at most the attributes of one object.
-const RECORD_LIMIT: i32 = 64 << 20;
 
 /// How long a command waits for another that writes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,8 +35,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Records that are read at once, so that no reader keeps a writer waiting.
 const PAGE: i64 = 512;
 
-/// What SQLite may lay beside the journal.
-const COMPANIONS: [&str; 3] = ["journal.db-journal", "journal.db-wal", "journal.db-shm"];
+/// What SQLite lays beside the journal, to undo what a crash cut off.
+const ROLLBACK: &str = "journal.db-journal";
+
+/// What SQLite looks for beside the journal.
+const COMPANIONS: [&str; 3] = [ROLLBACK, "journal.db-wal", "journal.db-shm"];
 
 /// Why the journal cannot be used. All texts are escaped and ready to be shown.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +85,10 @@ impl From<StateError> for Error {
             StateError::NotRegular(_) | StateError::TooLarge { .. } => {
                 Error::Damaged("is not a regular file".to_owned())
             }
+            StateError::Linked(object) => Error::Damaged(format!(
+                "{object} has another name, under which it would be changed"
+            )),
+            StateError::BadOwner { path, cause } if path == JOURNAL => Error::Unusable(cause),
             StateError::Full { cause, .. }
             | StateError::Unwritable { cause, .. }
             | StateError::Io { cause, .. } => {
@@ -138,7 +141,7 @@ impl Journal {
         }
         match read(state, OpenFlags::SQLITE_OPEN_READ_ONLY) {
             // What a crash cut off can only be undone by a connection that may write.
-            Err(Error::Unusable(_)) if state.is_there(COMPANIONS[0])? => {
+            Err(Error::Unusable(_)) if state.is_there(ROLLBACK)? => {
                 read(state, OpenFlags::SQLITE_OPEN_READ_WRITE)
             }
             other => other,
@@ -327,9 +330,17 @@ fn is_empty(connection: &Connection) -> Result<bool, Error> {
     Ok(tables == 0)
 }
 
+/// Whether the tables are ours, in a format that is known.
 fn check_format(connection: &Connection) -> Result<(), Error> {
+    let found = database::objects(connection)?;
+    let ours = database::objects_of(batch::SCHEMA)?;
+    // Order matters: before its table is known to be one, no word of it is asked for.
+    if found.get("meta") != ours.get("meta") {
+        return Err(Error::Damaged("has no format".to_owned()));
+    }
     match note(connection, "format")?.and_then(|format| format.parse().ok()) {
-        Some(FORMAT) => Ok(()),
+        Some(FORMAT) if found == ours => Ok(()),
+        Some(FORMAT) => Err(Error::Damaged("has other tables than fim makes".to_owned())),
         Some(newer) if newer > FORMAT => Err(Error::Newer(newer)),
         Some(_) | None => Err(Error::Damaged("has no format".to_owned())),
     }
@@ -380,7 +391,10 @@ fn connect(state: &StateDir, flags: OpenFlags) -> Result<(Connection, (u64, u64)
     let before = state.identity(JOURNAL)?;
     for companion in COMPANIONS {
         match state.identity(companion) {
-            Ok(_) | Err(StateError::Missing(_)) => {}
+            Ok(_) if companion == ROLLBACK => {}
+            // A log that is written ahead would be taken for the newest pages, and is never ours.
+            Ok(_) => return Err(Error::Damaged(format!("{companion} is none of fim's files"))),
+            Err(StateError::Missing(_)) => {}
             Err(StateError::NotRegular(object)) => {
                 return Err(Error::Damaged(format!("{object} is not a regular file")));
             }
@@ -398,20 +412,10 @@ fn connect(state: &StateDir, flags: OpenFlags) -> Result<(Connection, (u64, u64)
     Ok((connection, before))
 }
 
-/// Source: <https://www.sqlite.org/security.html>.
 fn harden(connection: &Connection) -> Result<(), Error> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, RECORD_LIMIT)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, 1 << 16)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    database::harden(connection)?;
     connection.busy_timeout(PATIENCE)?;
-    connection.execute_batch(
-        "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA cache_size = -4096;
-         PRAGMA temp_store = MEMORY;",
-    )?;
+    connection.execute_batch("PRAGMA cache_size = -4096;")?;
     Ok(())
 }
 

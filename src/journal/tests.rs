@@ -286,3 +286,19 @@ fn a_log_kept_elsewhere_shows_what_was_rewritten() {
     let compared = journal.compare(&received).unwrap();
     assert_eq!((compared.same, compared.unsent, compared.deviations.len()), (4, 1, 0));
 }
+
+#[test]
+fn however_it_is_opened_it_can_do_nothing_but_read_and_write_our_tables() {
+    let (_scratch, state) = state();
+    append(&state, 1);
+    let journal = Journal::open(&state).unwrap().unwrap();
+    database::assert_hardened(&journal.connection);
+    let is_query_only = |journal: &Journal| -> bool {
+        journal.connection.query_row("PRAGMA query_only", [], |row| row.get(0)).unwrap()
+    };
+    assert!(is_query_only(&journal));
+    drop(journal);
+    let (journal, _) = Journal::open_to_write(&state, now()).unwrap();
+    assert!(!is_query_only(&journal));
+    database::assert_hardened(&journal.connection);
+}

@@ -2,7 +2,7 @@
 
 use super::force::Force;
 use super::{Context, Error};
-use crate::baseline::rows::{Reader, Recorded, Span};
+use crate::baseline::rows::{Reader, Recorded, Span, Walked};
 use crate::baseline::{self, Files};
 use crate::model::attribute::Attribute;
 use crate::model::change::RuleIndex;
@@ -123,11 +123,13 @@ pub fn list(
         tell(b"/".to_vec(), recorded, step.verdict)?;
     }
     let mut open = vec![(b"/".to_vec(), root.id, step.ground)];
+    let mut walked = Walked::default();
     while let Some((path, id, ground)) = open.pop() {
         reader.entries::<Error>(id, Span::ALL, |entry, recorded| {
             tell(name::join(&path, entry), recorded, selection.step(&ground, entry).verdict)
         })?;
         for dir in reader.directories(id, Span::ALL)?.into_iter().rev() {
+            walked.enter(&dir)?;
             let step = selection.step(&ground, &dir.name);
             let below_here = name::join(&path, &dir.name);
             let leads = below.is_none_or(|below| {

@@ -39,9 +39,7 @@ impl KeyDir {
     pub fn open(context: &Context) -> Result<KeyDir, Error> {
         let own = match &context.keys_path {
             Some(path) if *path != context.state_path.join("keys") => {
-                let dir = StateDir::open(path)?;
-                dir.check_ownership()?;
-                Some(dir)
+                Some(StateDir::open(path)?.guarded()?)
             }
             Some(_) | None => None,
         };
@@ -70,7 +68,11 @@ impl KeyDir {
     /// The text of a key file; `None` if it is not there.
     pub fn text(&self, state: &StateDir, object: &str) -> Result<Option<String>, Error> {
         let (dir, file) = self.locate(state, object);
-        match dir.read(file, KEY_LIMIT) {
+        let read = match is_secret(object) {
+            true => dir.read_secret(file, KEY_LIMIT),
+            false => dir.read(file, KEY_LIMIT),
+        };
+        match read {
             Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
                 Error::Integrity(format!("{object}: is not text; restore it from a copy"))
             }),
@@ -78,11 +80,20 @@ impl KeyDir {
             Err(StateError::NotRegular(object)) => Err(Error::Integrity(format!(
                 "{object}: is not a regular file; restore it from a copy"
             ))),
-            Err(error @ StateError::Unreadable { .. }) if is_secret(object) => {
+            // As ssh does: a secret that others may read, or have written, is none.
+            Err(error @ (StateError::Unreadable { .. } | StateError::BadOwner { .. }))
+                if is_secret(object) =>
+            {
                 Err(Error::Passphrase(error.to_string()))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether others may read or write a secret, or one of them owns it.
+    fn is_open_to_others(&self, state: &StateDir, object: &str) -> bool {
+        let (dir, file) = self.locate(state, object);
+        matches!(dir.read_secret(file, KEY_LIMIT), Err(StateError::BadOwner { .. }))
     }
 
     /// Writes a key file.
@@ -246,7 +257,8 @@ pub struct Force {
     pub absent: Vec<Vec<u8>>,
     /// The configuration in force.
     pub config: Config,
-    /// How the local key is kept: "in the clear", "passphrase" or "elsewhere".
+    /// How the local key is kept: "in the clear", "passphrase", "elsewhere", or "open to others",
+    /// which may read it and have to be kept from it before it serves again.
     pub local_key: &'static str,
 }
 
@@ -286,6 +298,7 @@ fn how_kept(keys: &KeyDir, state: &StateDir) -> &'static str {
             Err(_) => "unknown",
         },
         Ok(None) => "elsewhere",
+        Err(_) if keys.is_open_to_others(state, trust::LOCAL_KEY) => "open to others",
         Err(_) => "unknown",
     }
 }

@@ -7,7 +7,7 @@ use super::record::{self, Made};
 use super::scan::Rules;
 use super::secrets::Secrets;
 use super::{Context, Error};
-use crate::baseline::rows::{Reader, Recorded, Span};
+use crate::baseline::rows::{Reader, Recorded, Span, Walked};
 use crate::baseline::{self, Baseline, Sealed, digest_file, draft};
 use crate::drift::compare::compare;
 use crate::model::attribute::{Attribute, AttributeSet};
@@ -20,6 +20,7 @@ use crate::sign::trust;
 use crate::state::StateDir;
 use crate::state::error::StateError;
 use crate::state::names::{self, Part};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// One generation of the chain.
@@ -125,6 +126,7 @@ pub fn differences(
     each: &mut dyn FnMut(Difference) -> std::io::Result<()>,
 ) -> Result<(), Error> {
     let sides = Sides { old: &*old.reader()?, new: &*new.reader()? };
+    let (mut old_walked, mut new_walked) = (Walked::default(), Walked::default());
     let mut tell = |path: Vec<u8>, old: Option<Recorded>, new: Option<Recorded>| {
         let Some(change) = change(old, new) else { return Ok(()) };
         each(Difference { path, change })
@@ -140,10 +142,9 @@ pub fn differences(
     let mut open_dirs =
         vec![(b"/".to_vec(), old_root.map(|row| row.id), new_root.map(|row| row.id))];
     while let Some((path, old_id, new_id)) = open_dirs.pop() {
-        let old_rows = sides.rows(sides.old, old_id)?;
-        let new_rows = sides.rows(sides.new, new_id)?;
-        let names: std::collections::BTreeSet<&Vec<u8>> =
-            old_rows.keys().chain(new_rows.keys()).collect();
+        let old_rows = rows(sides.old, old_id, &mut old_walked)?;
+        let new_rows = rows(sides.new, new_id, &mut new_walked)?;
+        let names: BTreeSet<&Vec<u8>> = old_rows.keys().chain(new_rows.keys()).collect();
         let mut below = Vec::new();
         for entry in names {
             let (old, new) = (old_rows.get(entry), new_rows.get(entry));
@@ -172,26 +173,26 @@ struct Listed {
     dir: Option<i64>,
 }
 
-impl Sides<'_> {
-    fn rows(
-        &self,
-        reader: &Reader,
-        id: Option<i64>,
-    ) -> Result<std::collections::BTreeMap<Vec<u8>, Listed>, Error> {
-        let mut rows = std::collections::BTreeMap::new();
-        let Some(id) = id else { return Ok(rows) };
-        for dir in reader.directories(id, Span::ALL)? {
-            let listed = Listed { recorded: dir.recorded, dir: Some(dir.id) };
-            rows.insert(dir.name.into_vec(), listed);
-        }
-        reader.entries::<Error>(id, Span::ALL, |entry, recorded| {
-            // A name can be both: a file where a directory was, whose entries are still recorded.
-            let listed = rows.entry(entry.to_vec()).or_insert(Listed { recorded: None, dir: None });
-            listed.recorded = Some(recorded);
-            Ok(())
-        })?;
-        Ok(rows)
+/// What a directory holds, by name.
+fn rows(
+    reader: &Reader,
+    id: Option<i64>,
+    walked: &mut Walked,
+) -> Result<BTreeMap<Vec<u8>, Listed>, Error> {
+    let mut rows = BTreeMap::new();
+    let Some(id) = id else { return Ok(rows) };
+    for dir in reader.directories(id, Span::ALL)? {
+        walked.enter(&dir)?;
+        let listed = Listed { recorded: dir.recorded, dir: Some(dir.id) };
+        rows.insert(dir.name.into_vec(), listed);
     }
+    reader.entries::<Error>(id, Span::ALL, |entry, recorded| {
+        // A name can be both: a file where a directory was, whose entries are still recorded.
+        let listed = rows.entry(entry.to_vec()).or_insert(Listed { recorded: None, dir: None });
+        listed.recorded = Some(recorded);
+        Ok(())
+    })?;
+    Ok(rows)
 }
 
 fn change(old: Option<Recorded>, new: Option<Recorded>) -> Option<Change> {
@@ -298,17 +299,6 @@ pub fn bundle(context: &Context, file: &Path) -> Result<Vec<String>, Error> {
         std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600)
             .open(file)
             .map_err(failed)?;
-    let mut archive = tar::Builder::new(std::io::BufWriter::new(target));
-    let mut packed = Vec::new();
-    let mut pack = |object: &str, size: u64, content: &mut dyn std::io::Read| {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(size);
-        header.set_mode(0o600);
-        header.set_entry_type(tar::EntryType::Regular);
-        archive.append_data(&mut header, object, content).map_err(failed)?;
-        packed.push(object.to_owned());
-        Ok::<(), Error>(())
-    };
     let head = force.baseline.generation();
     let mut objects = vec![Part::Database.name(head), Part::Signature.name(head)];
     for number in 1..head {
@@ -319,6 +309,29 @@ pub fn bundle(context: &Context, file: &Path) -> Result<Vec<String>, Error> {
     objects.push(format!("{dir}/{}", names::POLICY_MANIFEST));
     objects.push(format!("{dir}/{}", names::POLICY_SIGNATURE));
     objects.extend(force.bundle.files.keys().map(|file| format!("{dir}/{file}")));
+    let mut archive = tar::Builder::new(std::io::BufWriter::new(target));
+    // The directories, too: whoever unpacks it shall make none that others may write.
+    let mut dirs = BTreeSet::from([names::KEYS]);
+    for object in &objects {
+        dirs.extend(object.match_indices('/').map(|(end, _)| &object[..end]));
+    }
+    for dir in dirs {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        header.set_mode(0o700);
+        header.set_entry_type(tar::EntryType::Directory);
+        archive.append_data(&mut header, format!("{dir}/"), std::io::empty()).map_err(failed)?;
+    }
+    let mut packed = Vec::new();
+    let mut pack = |object: &str, size: u64, content: &mut dyn std::io::Read| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(size);
+        header.set_mode(0o600);
+        header.set_entry_type(tar::EntryType::Regular);
+        archive.append_data(&mut header, object, content).map_err(failed)?;
+        packed.push(object.to_owned());
+        Ok::<(), Error>(())
+    };
     for object in objects {
         let mut content = state.open_file(&object)?;
         let size = content.metadata().map_err(failed)?.len();

@@ -137,8 +137,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
             Some((options.secrets.for_new(Role::Site)?, options.secrets.for_new(Role::Local)?))
         }
     };
-    let state = StateDir::create(&context.state_path)?;
-    state.check_ownership()?;
+    let state = StateDir::create(&context.state_path)?.guarded()?;
     take_over(&state)?;
     let _lock = state.lock("fim init")?;
     for dir in [
@@ -329,7 +328,7 @@ fn has_keys(context: &Context, options: &Options) -> Result<bool, Error> {
         Err(StateError::NoDirectory(_)) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    state.check_ownership()?;
+    let state = state.guarded()?;
     let found = baseline::generations(&state)?;
     match found.iter().any(|files| files.signature) {
         true if !options.force => {

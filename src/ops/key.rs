@@ -44,11 +44,7 @@ pub fn show(context: &Context) -> Result<Vec<Shown>, Error> {
     ] {
         let kept = match dir.text(&state, object)? {
             None => "elsewhere",
-            Some(pem) => match SecretKey::is_encrypted(&pem) {
-                Ok(true) => "passphrase",
-                Ok(false) => "in the clear",
-                Err(cause) => return Err(Error::Key { object: object.to_owned(), cause }),
-            },
+            Some(pem) => kept(object, &pem, keys)?,
         };
         for key in keys {
             let trusted = match role {
@@ -67,6 +63,23 @@ pub fn show(context: &Context) -> Result<Vec<Shown>, Error> {
         }
     }
     Ok(shown)
+}
+
+/// How a secret key is kept, which must be that of a key that is believed: with another nothing would
+/// be signed.
+fn kept(object: &str, pem: &str, believed: &[PublicKey]) -> Result<&'static str, Error> {
+    let failed = |cause| Error::Key { object: object.to_owned(), cause };
+    let named = SecretKey::named_in(pem).map_err(failed)?;
+    if !believed.contains(&named) {
+        return Err(Error::Integrity(format!(
+            "{object}: is {}, which is not the key that is believed; restore it from a copy",
+            named.fingerprint()
+        )));
+    }
+    Ok(match SecretKey::is_encrypted(pem).map_err(failed)? {
+        true => "passphrase",
+        false => "in the clear",
+    })
 }
 
 fn secret_object(role: Role) -> &'static str {

@@ -263,9 +263,7 @@ impl Context {
 
     /// The state directory, which must exist and belong to who may be believed.
     pub fn state(&self) -> Result<StateDir, Error> {
-        let state = StateDir::open(&self.state_path)?;
-        state.check_ownership()?;
-        Ok(state)
+        Ok(StateDir::open(&self.state_path)?.guarded()?)
     }
 
     /// Whether the checked system is the running one.

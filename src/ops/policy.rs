@@ -222,7 +222,7 @@ pub fn sign(
 }
 
 fn site_key(context: &Context, secrets: &Secrets) -> Result<SecretKey, Error> {
-    let state = StateDir::open(&context.state_path)?;
+    let state = context.state()?;
     let dir = KeyDir::open(context)?;
     let Some(pem) = dir.text(&state, trust::SITE_KEY)? else {
         return Err(Error::Passphrase(

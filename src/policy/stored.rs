@@ -4,7 +4,7 @@
 //! severities stand there by name, so that nothing depends on numbers of this program. A key that
 //! is not known is an error: a rule that is half understood would watch something else.
 
-use super::{Pattern, Recurse, Rule, When};
+use super::{Pattern, Recurse, Rule, When, pattern};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::diagnostic::Origin;
 use crate::model::facts::{ObjectType, Types};
@@ -79,6 +79,8 @@ impl Rule {
         let stored: StoredRule = serde_json::from_str(text).map_err(|error| {
             format!("not a stored rule: {}", name::escape(error.to_string().as_bytes()))
         })?;
+        check("paths", &stored.patterns, pattern::path)?;
+        check("exclude", &stored.exclude, pattern::exclude)?;
         let mut attributes = AttributeSet::NONE;
         for key in &stored.attributes {
             let attribute = Attribute::from_key(key)
@@ -107,6 +109,24 @@ impl Rule {
     }
 }
 
+/// Whether patterns are such as a policy can have: one with `..` would lead out of the checked system.
+fn check(
+    key: &str,
+    patterns: &[StoredPattern],
+    normal: fn(&str) -> Result<String, String>,
+) -> Result<(), String> {
+    for pattern in patterns {
+        normal(&pattern.text).map_err(|cause| {
+            format!(
+                "{key} {}: {}",
+                name::escape(pattern.text.as_bytes()),
+                name::escape(cause.as_bytes())
+            )
+        })?;
+    }
+    Ok(())
+}
+
 fn store_origin(origin: &Origin) -> StoredOrigin {
     StoredOrigin(origin.file.clone(), origin.line, origin.column)
 }
@@ -132,10 +152,13 @@ mod tests {
     fn rules() -> impl Strategy<Value = Rule> {
         let origin = (any::<String>(), 1..9_usize, 1..9_usize)
             .prop_map(|(file, line, column)| Origin { file, line, column });
-        let patterns = prop::collection::vec(
-            (any::<String>(), origin.clone()).prop_map(|(text, origin)| Pattern { text, origin }),
-            0..3,
-        );
+        let patterns = |texts: &'static [&'static str]| {
+            let one = (prop::sample::select(texts), origin.clone());
+            let one = one.prop_map(|(text, origin)| Pattern { text: text.to_owned(), origin });
+            prop::collection::vec(one, 0..3)
+        };
+        let excluded = patterns(&["*.lock", "/etc/x", "[a-z]?", "/**/y"]);
+        let patterns = patterns(&["/", "/etc", "/a \u{e4}/*.b", "/**/x", "/[!a]\\*"]);
         let attributes =
             prop::collection::vec(any::<prop::sample::Index>(), 0..9).prop_map(|picked| {
                 let all: Vec<Attribute> = Attribute::all().collect();
@@ -147,7 +170,7 @@ mod tests {
             .prop_map(|(exists, host)| When { exists, host });
         let reach = (any::<Option<u32>>(), any::<bool>(), prop::sample::select(&Severity::ALL[..]));
         (
-            (any::<String>(), patterns.clone(), patterns, attributes, types),
+            (any::<String>(), patterns, excluded, attributes, types),
             (reach, when, any::<Vec<String>>(), origin),
         )
             .prop_map(
@@ -197,6 +220,10 @@ mod tests {
         expect![[r#"{"name":"r","origin":["p.toml",2,1],"patterns":[{"text":"/etc","origin":["p.toml",4,10]}],"exclude":[],"attributes":["type","mode","uid","gid","rdev","link-target"],"severity":"medium","recurse":2,"one_file_system":false,"types":["file","dir","symlink","block","char","fifo","socket"],"email":[]}"#]].assert_eq(&text);
         let newer = text.replace("\"rdev\"", "\"moon-phase\"");
         assert_eq!(Rule::from_stored(&newer), Err("unknown attribute moon-phase".to_owned()));
+        for path in ["etc", "", "/etc/../..", "/["] {
+            let wrong = text.replace("\"/etc\"", &format!("{path:?}"));
+            assert!(Rule::from_stored(&wrong).unwrap_err().starts_with("paths "), "{path}");
+        }
         let newer = text.replacen('{', "{\"later\":1,", 1);
         assert!(Rule::from_stored(&newer).unwrap_err().contains("unknown field"));
     }

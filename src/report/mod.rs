@@ -126,7 +126,7 @@ pub struct BaselineInfo {
     pub created: String,
     /// Fingerprint of the key that signed it.
     pub signed_by: String,
-    /// How the local key is kept: `in the clear`, `passphrase` or `elsewhere`.
+    /// How the local key is kept: `in the clear`, `passphrase`, `elsewhere` or `open to others`.
     pub local_key: String,
 }
 

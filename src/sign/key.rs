@@ -220,6 +220,12 @@ impl SecretKey {
         Ok(parse(pem)?.is_encrypted())
     }
 
+    /// The public half that a key file names, which stands there in the clear. That the secret one is
+    /// its other half is only known when it is opened.
+    pub fn named_in(pem: &str) -> Result<PublicKey, KeyError> {
+        Ok(PublicKey { key: parse(pem)?.public_key().clone() })
+    }
+
     /// The public half, with the comment.
     pub fn public(&self) -> PublicKey {
         PublicKey { key: self.key.public_key().clone() }

@@ -25,6 +25,9 @@ pub enum StateError {
     /// A link, directory or special file where a regular file belongs, or a link on the way to it.
     #[error("{0}: not a regular file, or reached through a link; restore what fim wrote there")]
     NotRegular(String),
+    /// A file that is written where it lies and has another name, a hard link.
+    #[error("{0}: has another name, under which it would be changed, too; remove it here")]
+    Linked(String),
     /// Larger than anything `fim` writes there.
     #[error("{name}: larger than {limit} bytes; restore what fim wrote there")]
     TooLarge {
@@ -75,10 +78,11 @@ pub enum StateError {
         /// What the kernel said.
         cause: String,
     },
-    /// Others than root and the present user could change what is in the state directory.
+    /// Others than root and the present user could change what is in the state directory, or read a
+    /// secret in it.
     #[error("{path}: {cause}")]
     BadOwner {
-        /// The state directory.
+        /// The state directory, or what of it.
         path: String,
         /// What is wrong, and how to right it.
         cause: String,

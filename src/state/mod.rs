@@ -4,6 +4,7 @@
 //! on disk under its name before a call returns, or not there at all. What the files mean is not
 //! known here; `names.rs` has their names, `lock.rs` keeps writers apart.
 
+pub mod database;
 pub mod error;
 pub mod lock;
 pub mod names;
@@ -42,14 +43,19 @@ const MAX_DEPTH: usize = 32;
 pub struct StateDir {
     dir: OwnedFd,
     path: PathBuf,
+    /// Whether all below it must be written by nobody else, as it is itself.
+    is_guarded: bool,
 }
+
+/// What an error of the kernel means to whoever reads, or writes.
+type Meaning = fn(&str, Errno) -> StateError;
 
 impl StateDir {
     /// Opens an existing one. Its parents may be links; the directory itself may not.
     pub fn open(path: &Path) -> Result<StateDir, StateError> {
         let path = without_trailing_slash(path);
         match openat(CWD, &path, DIRECTORY, Mode::empty()) {
-            Ok(dir) => Ok(StateDir { dir, path }),
+            Ok(dir) => Ok(StateDir { dir, path, is_guarded: false }),
             Err(Errno::NOENT) => Err(StateError::NoDirectory(name::show(&path))),
             Err(Errno::LOOP | Errno::NOTDIR) => Err(StateError::NotDirectory(name::show(&path))),
             Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
@@ -61,7 +67,7 @@ impl StateDir {
 
     /// Opens one, after making it (mode 0700) and the parents it lacks (mode 0755).
     ///
-    /// One that exists is taken as it is: see [`StateDir::check_ownership`].
+    /// One that exists is taken as it is: see [`StateDir::guarded`].
     pub fn create(path: &Path) -> Result<StateDir, StateError> {
         let path = without_trailing_slash(path);
         let shown = name::show(&path);
@@ -88,24 +94,14 @@ impl StateDir {
         }
     }
 
-    /// Refuses a directory in which others than root and the present user could put things.
-    pub fn check_ownership(&self) -> Result<(), StateError> {
+    /// The same, refused where others than root and the present user could put things in it. From
+    /// here on that is asked of each directory on the way and of each file that is opened, too: what
+    /// somebody else may write, he may also change after it was verified.
+    pub fn guarded(mut self) -> Result<StateDir, StateError> {
         let stat = self.stat_of("", &self.dir)?;
-        let path = name::show(&self.path);
-        let user = rustix::process::geteuid().as_raw();
-        if stat.st_uid != 0 && stat.st_uid != user {
-            let cause = format!(
-                "belongs to user {}, neither to root nor to the present user {user}; chown it",
-                stat.st_uid
-            );
-            return Err(StateError::BadOwner { path, cause });
-        }
-        if stat.st_mode & 0o022 != 0 {
-            let mode = stat.st_mode & 0o7777;
-            let cause = format!("mode {mode:04o} lets others write to it; chmod 0700 it");
-            return Err(StateError::BadOwner { path, cause });
-        }
-        Ok(())
+        owned(name::show(&self.path), &stat)?;
+        self.is_guarded = true;
+        Ok(self)
     }
 
     /// Makes the directory readable by its owner only.
@@ -126,29 +122,36 @@ impl StateDir {
 
     /// The bytes of a regular file of at most `limit` bytes.
     pub fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, StateError> {
+        contents(&self.open_file(name)?, name, limit)
+    }
+
+    /// The same of a file that nobody else may read, as is asked of a secret.
+    ///
+    /// # Errors
+    /// Those of [`StateDir::read`], and `BadOwner` if others may read it.
+    pub fn read_secret(&self, name: &str, limit: u64) -> Result<Vec<u8>, StateError> {
         let file = self.open_file(name)?;
-        let mut bytes = Vec::new();
-        let mut bounded = (&file).take(limit.saturating_add(1));
-        bounded.read_to_end(&mut bytes).map_err(|error| {
-            StateError::reading(name, Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        })?;
-        if u64::try_from(bytes.len()).is_ok_and(|length| length <= limit) {
-            return Ok(bytes);
+        let mode = self.stat_of(name, &file)?.st_mode & 0o7777;
+        if mode & 0o077 != 0 {
+            let cause = format!("mode {mode:04o} lets others read it; chmod 0600 it");
+            return Err(StateError::BadOwner { path: name::escape(name.as_bytes()), cause });
         }
-        Err(StateError::TooLarge { name: name::escape(name.as_bytes()), limit })
+        contents(&file, name, limit)
     }
 
     /// A regular file, open for reading.
     pub fn open_file(&self, name: &str) -> Result<File, StateError> {
         let reading = |errno| StateError::reading(name, errno);
-        let (parent, last) = self.parent_of(name).map_err(reading)?;
+        let (parent, last) = self.parent_of(name, StateError::reading)?;
         // Looked at first, so that a device or FIFO is not opened; and again once it is open,
         // because it may have been swapped.
         let stat = statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(reading)?;
         regular(name, &stat)?;
         let file =
             openat(&parent, last, OFlags::RDONLY | REGULAR, Mode::empty()).map_err(reading)?;
-        regular(name, &self.stat_of(name, &file)?)?;
+        let stat = self.stat_of(name, &file)?;
+        regular(name, &stat)?;
+        self.guard(name, &stat)?;
         Ok(File::from(file))
     }
 
@@ -168,7 +171,7 @@ impl StateDir {
         write: &dyn Fn(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), StateError> {
         let writing = |errno| StateError::writing(name, errno);
-        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        let (parent, last) = self.parent_of(name, StateError::writing)?;
         let (temporary, file) = self.create_temporary(name, mode)?;
         let (_, temporary_last) = split(&temporary);
         let written = write(&mut &file)
@@ -186,7 +189,7 @@ impl StateDir {
     /// A new, empty file `name.tmp-<random>` beside `name`, for what is written piece by piece;
     /// [`StateDir::sync_file`] and [`StateDir::rename_durably`] put it in place.
     pub fn create_temporary(&self, name: &str, mode: u32) -> Result<(String, File), StateError> {
-        let (parent, _) = self.parent_of(name).map_err(|errno| StateError::writing(name, errno))?;
+        let (parent, _) = self.parent_of(name, StateError::writing)?;
         let mode = Mode::from_raw_mode(mode);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | REGULAR;
         loop {
@@ -227,7 +230,7 @@ impl StateDir {
     /// Those of writing; also if there is anything of that name.
     pub fn create_file(&self, name: &str, mode: u32) -> Result<File, StateError> {
         let writing = |errno| StateError::writing(name, errno);
-        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        let (parent, last) = self.parent_of(name, StateError::writing)?;
         let mode = Mode::from_raw_mode(mode);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | REGULAR;
         let file = openat(&parent, last, flags, mode).map_err(writing)?;
@@ -236,23 +239,32 @@ impl StateDir {
         Ok(File::from(file))
     }
 
-    /// What tells a regular file from another of its name: device and inode. It is not opened, so
-    /// that no lock which this process holds on it is lost.
+    /// What tells a file that is written where it lies from another of its name: device and inode.
+    /// It is not opened, so that no lock which this process holds on it is lost.
+    ///
+    /// # Errors
+    /// `NotRegular`; `Linked` if it has another name, under which it would be changed, too.
     pub fn identity(&self, name: &str) -> Result<(u64, u64), StateError> {
-        let reading = |errno| StateError::reading(name, errno);
-        let (parent, last) = self.parent_of(name).map_err(reading)?;
-        let stat = statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(reading)?;
+        let stat = self.look(name)?;
         regular(name, &stat)?;
+        self.guard(name, &stat)?;
+        sole(name, &stat)?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
     /// Whether there is anything of that name, whatever it is.
     pub fn is_there(&self, name: &str) -> Result<bool, StateError> {
-        match self.identity(name) {
+        match self.look(name) {
             Ok(_) | Err(StateError::NotRegular(_)) => Ok(true),
             Err(StateError::Missing(_)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    fn look(&self, name: &str) -> Result<Stat, StateError> {
+        let (parent, last) = self.parent_of(name, StateError::reading)?;
+        statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| StateError::reading(name, errno))
     }
 
     /// Brings a regular file's content to disk.
@@ -263,9 +275,8 @@ impl StateDir {
 
     /// Renames, over what has the new name, and brings both directories to disk.
     pub fn rename_durably(&self, from: &str, to: &str) -> Result<(), StateError> {
-        let (old, old_last) =
-            self.parent_of(from).map_err(|errno| StateError::writing(from, errno))?;
-        let (new, new_last) = self.parent_of(to).map_err(|errno| StateError::writing(to, errno))?;
+        let (old, old_last) = self.parent_of(from, StateError::writing)?;
+        let (new, new_last) = self.parent_of(to, StateError::writing)?;
         renameat(&old, old_last, &new, new_last)
             .map_err(|errno| StateError::writing(from, errno))?;
         // The new name first: a crash in between leaves two names rather than none.
@@ -276,7 +287,7 @@ impl StateDir {
     /// Removes a file or link, and brings that to disk.
     pub fn remove(&self, name: &str) -> Result<(), StateError> {
         let writing = |errno| StateError::writing(name, errno);
-        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        let (parent, last) = self.parent_of(name, StateError::writing)?;
         unlinkat(&parent, last, AtFlags::empty()).map_err(writing)?;
         sync_directory(&parent).map_err(writing)
     }
@@ -284,7 +295,7 @@ impl StateDir {
     /// Removes a directory with everything in it; links in it are removed, not followed.
     pub fn remove_dir(&self, name: &str) -> Result<(), StateError> {
         let writing = |errno| StateError::writing(name, errno);
-        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        let (parent, last) = self.parent_of(name, StateError::writing)?;
         let dir = openat(&parent, last, DIRECTORY, Mode::empty()).map_err(writing)?;
         empty(&dir, MAX_DEPTH).map_err(writing)?;
         unlinkat(&parent, last, AtFlags::REMOVEDIR).map_err(writing)?;
@@ -294,13 +305,13 @@ impl StateDir {
     /// Makes a directory (mode 0700) if it is not there; its parent must be.
     pub fn make_dir(&self, name: &str) -> Result<(), StateError> {
         let writing = |errno| StateError::writing(name, errno);
-        let (parent, last) = self.parent_of(name).map_err(writing)?;
+        let (parent, last) = self.parent_of(name, StateError::writing)?;
         let made = match mkdirat(&parent, last, Mode::RWXU) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(errno) => return Err(writing(errno)),
         };
-        let dir = openat(&parent, last, DIRECTORY, Mode::empty()).map_err(writing)?;
+        let dir = self.enter(&parent, name, name, StateError::writing)?;
         if made {
             fchmod(&dir, Mode::RWXU).map_err(writing)?;
             sync_directory(&parent).map_err(writing)?;
@@ -311,7 +322,7 @@ impl StateDir {
     /// The names in a directory, sorted; `""` is the state directory itself.
     pub fn list(&self, name: &str) -> Result<Vec<Vec<u8>>, StateError> {
         let reading = |errno| StateError::reading(name, errno);
-        let dir = self.open_dir(name).map_err(reading)?;
+        let dir = self.open_dir(name, StateError::reading)?;
         let mut names: Vec<Vec<u8>> =
             entries(&dir).map_err(reading)?.into_iter().map(|(name, _)| name).collect();
         names.sort_unstable();
@@ -322,7 +333,7 @@ impl StateDir {
     /// the names. Only under the lock: a living writer's file would go too.
     pub fn sweep(&self, name: &str) -> Result<Vec<String>, StateError> {
         let writing = |errno| StateError::writing(name, errno);
-        let dir = self.open_dir(name).map_err(writing)?;
+        let dir = self.open_dir(name, StateError::writing)?;
         let mut swept = Vec::new();
         for (entry, kind) in entries(&dir).map_err(writing)? {
             if names::is_temporary(&entry) && kind != FileType::Directory {
@@ -389,10 +400,18 @@ impl StateDir {
     }
 
     fn lock_file(&self, name: &str, purpose: &str) -> Result<Lock, StateError> {
+        // Looked at first: what the name leads to elsewhere is not even opened to be written.
+        match self.identity(name) {
+            Ok(_) | Err(StateError::Missing(_)) => {}
+            Err(error) => return Err(error),
+        }
         let flags = OFlags::RDWR | OFlags::CREATE | REGULAR;
         let file = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| StateError::writing(name, errno))?;
-        regular(name, &self.stat_of(name, &file)?)?;
+        let stat = self.stat_of(name, &file)?;
+        regular(name, &stat)?;
+        self.guard(name, &stat)?;
+        sole(name, &stat)?;
         Lock::take(name, File::from(file), purpose)
     }
 
@@ -400,28 +419,73 @@ impl StateDir {
         fstat(file).map_err(|errno| StateError::reading(name, errno))
     }
 
-    fn open_dir(&self, name: &str) -> Result<OwnedFd, Errno> {
+    fn open_dir(&self, name: &str, meaning: Meaning) -> Result<OwnedFd, StateError> {
         if name.is_empty() {
-            return openat(&self.dir, ".", DIRECTORY, Mode::empty());
+            return openat(&self.dir, ".", DIRECTORY, Mode::empty())
+                .map_err(|errno| meaning(name, errno));
         }
-        let (parent, last) = self.parent_of(name)?;
-        openat(&parent, last, DIRECTORY, Mode::empty())
+        let (parent, _) = self.parent_of(name, meaning)?;
+        self.enter(&parent, name, name, meaning)
     }
 
     /// The open directory that a name lies in, and its last component.
-    fn parent_of<'n>(&self, name: &'n str) -> Result<(OwnedFd, &'n str), Errno> {
+    fn parent_of<'n>(
+        &self,
+        name: &'n str,
+        meaning: Meaning,
+    ) -> Result<(OwnedFd, &'n str), StateError> {
         let (above, last) = split(name);
         let parts = || above.into_iter().flat_map(|above| above.split('/'));
         let odd = |part: &str| matches!(part, "" | "." | "..");
         if odd(last) || parts().any(odd) || parts().count() > MAX_DEPTH {
-            return Err(Errno::INVAL);
+            return Err(meaning(name, Errno::INVAL));
         }
-        let mut dir = openat(&self.dir, ".", DIRECTORY, Mode::empty())?;
+        let mut dir = openat(&self.dir, ".", DIRECTORY, Mode::empty())
+            .map_err(|errno| meaning(name, errno))?;
+        let mut end = 0;
         for part in parts() {
-            dir = openat(&dir, part, DIRECTORY, Mode::empty())?;
+            end += part.len();
+            dir = self.enter(&dir, &name[..end], name, meaning)?;
+            end += 1;
         }
         Ok((dir, last))
     }
+
+    /// Opens a directory on the way to `name`; `way` is the part of the name that leads to it.
+    fn enter(
+        &self,
+        above: &OwnedFd,
+        way: &str,
+        name: &str,
+        meaning: Meaning,
+    ) -> Result<OwnedFd, StateError> {
+        let (_, part) = split(way);
+        let dir =
+            openat(above, part, DIRECTORY, Mode::empty()).map_err(|errno| meaning(name, errno))?;
+        self.guard(way, &self.stat_of(way, &dir)?)?;
+        Ok(dir)
+    }
+
+    /// Refuses what somebody else may write, where that is asked of all.
+    fn guard(&self, name: &str, stat: &Stat) -> Result<(), StateError> {
+        match self.is_guarded {
+            true => owned(name::escape(name.as_bytes()), stat),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The bytes of an open file, if there are at most `limit`.
+fn contents(file: &File, name: &str, limit: u64) -> Result<Vec<u8>, StateError> {
+    let mut bytes = Vec::new();
+    let mut bounded = file.take(limit.saturating_add(1));
+    bounded.read_to_end(&mut bytes).map_err(|error| {
+        StateError::reading(name, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= limit) {
+        return Ok(bytes);
+    }
+    Err(StateError::TooLarge { name: name::escape(name.as_bytes()), limit })
 }
 
 /// A name's directory, if it has one, and its last component.
@@ -439,6 +503,36 @@ fn regular(name: &str, stat: &Stat) -> Result<(), StateError> {
         return Ok(());
     }
     Err(StateError::NotRegular(name::escape(name.as_bytes())))
+}
+
+/// Refuses what others than root and the present user have written, or may write.
+fn owned(path: String, stat: &Stat) -> Result<(), StateError> {
+    let user = rustix::process::geteuid().as_raw();
+    if stat.st_uid != 0 && stat.st_uid != user {
+        let cause = format!(
+            "belongs to user {}, neither to root nor to the present user {user}; chown it",
+            stat.st_uid
+        );
+        return Err(StateError::BadOwner { path, cause });
+    }
+    if stat.st_mode & 0o022 != 0 {
+        let mode = stat.st_mode & 0o7777;
+        let right = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => "0700",
+            _ => "go-w",
+        };
+        let cause = format!("mode {mode:04o} lets others write to it; chmod {right} it");
+        return Err(StateError::BadOwner { path, cause });
+    }
+    Ok(())
+}
+
+/// Refuses a file that has another name: what is written to it would be changed there, too.
+fn sole(name: &str, stat: &Stat) -> Result<(), StateError> {
+    match stat.st_nlink {
+        0 | 1 => Ok(()),
+        _ => Err(StateError::Linked(name::escape(name.as_bytes()))),
+    }
 }
 
 /// What a failure to make or write the state directory itself means; `shown` is its path.
@@ -523,7 +617,7 @@ mod tests {
         let state = StateDir::create(&path).unwrap();
         assert_eq!(mode(state.path()), 0o700);
         assert_eq!(mode(&scratch.path().join("var/lib")) & 0o022, 0);
-        state.check_ownership().unwrap();
+        drop(StateDir::open(&path).unwrap().guarded().unwrap());
         state.check_writable().unwrap();
         assert!(state.free_bytes().unwrap() > 0);
         state.write_durably("kept", 0o600, b"kept").unwrap();
@@ -531,9 +625,46 @@ mod tests {
 
         for open in [0o720, 0o702, 0o777] {
             fs::set_permissions(state.path(), fs::Permissions::from_mode(open)).unwrap();
-            let error = state.check_ownership().unwrap_err();
+            let error = StateDir::open(&path).unwrap().guarded().unwrap_err();
             assert!(error.to_string().contains("; chmod 0700 it"), "{error}");
         }
+    }
+
+    #[test]
+    fn below_a_guarded_directory_nobody_else_may_write() {
+        let (_scratch, state) = state();
+        state.make_dir("keys").unwrap();
+        state.write_durably("keys/site", 0o600, b"x").unwrap();
+        let state = state.guarded().unwrap();
+        let chmod = |name: &str, mode: u32| {
+            fs::set_permissions(state.path_of(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (name, usual, open) in [("keys/site", 0o600, 0o620), ("keys", 0o700, 0o777)] {
+            chmod(name, open);
+            let error = state.read("keys/site", 9).unwrap_err();
+            assert!(matches!(error, StateError::BadOwner { .. }), "{error}");
+            assert!(error.to_string().starts_with(&format!("{name}: mode ")), "{error}");
+            chmod(name, usual);
+        }
+        assert_eq!(state.read_secret("keys/site", 9).unwrap(), b"x");
+        chmod("keys/site", 0o640);
+        assert_eq!(state.read("keys/site", 9).unwrap(), b"x");
+        let error = state.read_secret("keys/site", 9).unwrap_err();
+        assert!(error.to_string().contains("chmod 0600"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_where_it_lies_has_no_other_name() {
+        let (scratch, state) = state();
+        let victim = scratch.path().join("victim");
+        fs::write(&victim, "none of ours").unwrap();
+        fs::hard_link(&victim, state.path_of("lock")).unwrap();
+        let linked = Err(StateError::Linked("lock".to_owned()));
+        assert_eq!(state.lock("fim test").map(|_| ()), linked);
+        assert_eq!(state.identity("lock").map(|_| ()), linked);
+        assert_eq!(fs::read(&victim).unwrap(), b"none of ours");
+        fs::remove_file(&victim).unwrap();
+        drop(state.lock("fim test").unwrap());
     }
 
     #[test]

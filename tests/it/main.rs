@@ -49,6 +49,8 @@ mod state;
 mod status;
 mod syslog;
 mod tamper;
+mod tamper_matrix;
+mod tamper_sqlite;
 mod unrest;
 mod watch;
 mod watch_disturbed;

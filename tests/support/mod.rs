@@ -13,3 +13,4 @@ pub mod terminal;
 pub mod tool;
 
 pub mod state;
+pub mod tamper;

@@ -24,6 +24,10 @@ const PATH: usize = 9;
 /// Widest column of labels.
 const LABEL: usize = 20;
 
+/// Widest column of old values, where a page has no width of its own: what is wider stands for
+/// itself, and moves nothing else to the right.
+const OLD: usize = 1_000;
+
 /// What follows a difference that tells nothing of its own.
 const FOLLOWS: &str = "follows from entries below";
 
@@ -295,7 +299,7 @@ fn differences(report: &Report, change: &ChangeEntry, page: &mut Page<'_>) -> io
     let old_width = lines
         .iter()
         .map(|line| (line, columns(&line.old)))
-        .filter(|(line, width)| fits(line, *width))
+        .filter(|(line, width)| *width <= OLD && fits(line, *width))
         .map(|(_, width)| width)
         .max()
         .unwrap_or_default();

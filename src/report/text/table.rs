@@ -9,6 +9,8 @@ use std::io;
 
 /// Least columns for the names of rules; longer ones are broken.
 const NARROWEST_NAME: usize = 8;
+/// Widest column of names, where a page has no width of its own: policies have none that are wider.
+const WIDEST_NAME: usize = 400;
 /// Columns of the mark before a rule with drift.
 const MARK: usize = 2;
 
@@ -38,7 +40,8 @@ pub(super) fn rules(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     }
     let others: usize = widths.iter().map(|width| width + 2).sum();
     let longest = rows.iter().map(|(name, _)| columns(name)).max().unwrap_or_default();
-    let name_width = longest.max(4).min(page.room(others + MARK)).max(NARROWEST_NAME);
+    let room = page.room(others + MARK).min(WIDEST_NAME);
+    let name_width = longest.max(4).min(room).max(NARROWEST_NAME);
 
     let table = Table { name_width, widths };
     page.unbroken(&table.line("  ", "Rule", &heads.map(str::to_owned)), Paint::Bold)?;

@@ -547,6 +547,28 @@ fn values_that_differ_never_look_the_same() {
     }
 }
 
+#[test]
+fn no_value_is_too_long_for_a_page_without_a_width() {
+    // Who owns a file may give it so many attributes; see xattr(7).
+    let long = "x".repeat(200_000);
+    let differences = vec![
+        difference(Attribute::Acl, sample::text(long.as_bytes()), sample::text(b"none")),
+        difference(Attribute::Xattrs, sample::text(b""), sample::text(long.as_bytes())),
+    ];
+    let finding = finding(b"/x", DOCS, changed(ObjectType::File, differences));
+    let rules: Vec<RuleInfo> =
+        sample::rules().into_iter().map(|rule| RuleInfo { name: long.clone(), ..rule }).collect();
+    let report = Report::builder(sample::header("2026-11-20T02:15:00Z"), &rules)
+        .findings([&finding])
+        .finish();
+    for width in [None, Some(100)] {
+        let shown = text(&report, options(4, width));
+        let there = shown.chars().filter(|c| *c == 'x').count();
+        assert!(there >= 400_000, "{there}");
+        assert!(shown.len() < 20 * long.len(), "{}", shown.len());
+    }
+}
+
 /// A report all of whose texts are hostile.
 fn hostile() -> Report {
     const BAD: &str = "a\u{1b}[2J\r\nfim: all is well\u{202e}\u{200b}\u{85}\u{e0041}é";
