@@ -22,6 +22,7 @@ use crate::policy::selection::{Ground, Selection, Wants};
 use crate::scan::directory::{self, Anchor, Listed, Listing, OpenDir};
 use crate::scan::{Tools, probe};
 use crate::sys::stat::FileSystem;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -75,6 +76,14 @@ pub enum Error {
         /// What the kernel says.
         cause: String,
     },
+    /// The root is there, and the kernel cannot look at it.
+    #[error("{path}: {cause}; see whether its file system is in order")]
+    RootFails {
+        /// The root, escaped.
+        path: String,
+        /// What the kernel says.
+        cause: String,
+    },
     /// The baseline cannot be read.
     #[error(transparent)]
     Baseline(#[from] baseline::Error),
@@ -83,19 +92,27 @@ pub enum Error {
     Threads(String),
 }
 
+/// Why a root cannot be used: it is not one, or nobody can tell.
+pub fn root_error(root: &std::path::Path, error: &std::io::Error) -> Error {
+    let path = crate::model::name::show(root);
+    let cause = crate::sys::open::plain_cause(error);
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied => {
+            Error::Root { path, cause }
+        }
+        _ => Error::RootFails { path, cause },
+    }
+}
+
 /// Examines what the scope asks for and hands every finding to `visit`.
 ///
 /// # Errors
 /// Only what concerns the whole: the root, the baseline's database, the threads.
 pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Result<Outcome, Error> {
-    let root_error = |error: &std::io::Error| Error::Root {
-        path: crate::model::name::show(&input.scope.root),
-        cause: crate::sys::open::plain_cause(error),
-    };
-    let root = OpenDir::root(&input.scope.root, tools).map_err(|error| root_error(&error))?;
+    let fails = |error: &std::io::Error| root_error(&input.scope.root, error);
+    let root = OpenDir::root(&input.scope.root, tools).map_err(|error| fails(&error))?;
     let stat = *root.stat();
-    let file_system =
-        crate::sys::stat::file_system_of(root.fd()).map_err(|error| root_error(&error))?;
+    let file_system = crate::sys::stat::file_system_of(root.fd()).map_err(|error| fails(&error))?;
     let crew = Crew::new(&tools.settings, tools.open_dirs_limit);
     let examination = Examination {
         input,

@@ -122,12 +122,7 @@ pub fn run_with(
 
 /// Which rules are active on this host now.
 pub fn active(rules: &[Rule], root: &Path, host: &str) -> Result<Vec<bool>, Error> {
-    let root = open::root(root).map_err(|error| {
-        Error::Usage(format!(
-            "{}: {error}; give an existing directory with --root",
-            name::show(root)
-        ))
-    })?;
+    let root = open::root(root).map_err(|error| examine::root_error(root, &error))?;
     let holds =
         |rule: &Rule| {
             // Where the path cannot be looked at the rule is active, and says itself what it cannot see.
