@@ -323,3 +323,17 @@ fn a_draft_that_was_changed_on_its_way_is_refused_although_it_is_signed() {
         host.fim(["baseline", "verify"]).exits(0);
     }
 }
+
+#[test]
+fn two_that_accept_at_once_do_not_mix() {
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.check().exits(4);
+    let lock = std::fs::File::open(host.state().join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    host.fim(["accept", "--all"]).exits(18).says("locked by process");
+    host.fim(["accept", "--all", "--dry-run"]).exits(4);
+    host.check().exits(4);
+    drop(lock);
+    host.fim(["accept", "--all"]).exits(0);
+}
