@@ -22,7 +22,6 @@ use crate::policy::selection::{Ground, Selection, Wants};
 use crate::scan::directory::{self, Anchor, Listed, Listing, OpenDir};
 use crate::scan::{Tools, probe};
 use crate::sys::stat::FileSystem;
-use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -92,24 +91,12 @@ pub enum Error {
     Threads(String),
 }
 
-/// Why a root cannot be used: it is not one, or nobody can tell.
-pub fn root_error(root: &std::path::Path, error: &std::io::Error) -> Error {
-    let path = crate::model::name::show(root);
-    let cause = crate::sys::open::plain_cause(error);
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied => {
-            Error::Root { path, cause }
-        }
-        _ => Error::RootFails { path, cause },
-    }
-}
-
 /// Examines what the scope asks for and hands every finding to `visit`.
 ///
 /// # Errors
 /// Only what concerns the whole: the root, the baseline's database, the threads.
 pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Result<Outcome, Error> {
-    let fails = |error: &std::io::Error| root_error(&input.scope.root, error);
+    let fails = |error: &std::io::Error| super::root::error(&input.scope.root, error);
     let root = OpenDir::root(&input.scope.root, tools).map_err(|error| fails(&error))?;
     let stat = *root.stat();
     let file_system = crate::sys::stat::file_system_of(root.fd()).map_err(|error| fails(&error))?;
