@@ -3,11 +3,10 @@
 //!
 //! Usually a part of the steps is struck, with `FIM_MATRIX=full` in the environment each.
 
-use crate::fault_matrix::{CONFIG, Tally, is_full, right};
+use crate::fault_matrix::{CONFIG, Tally, can_strike, is_full, right};
 use crate::support::daemon::{Daemon, QUICK};
 use crate::support::faults::{Bench, Fault, Step};
 use crate::support::host::Host;
-use crate::support::tool;
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
@@ -135,11 +134,11 @@ fn faults(step: &Step, position: usize) -> Vec<Fault> {
 
 /// Strikes the daemon at the steps that leave something on disk, or at the others.
 fn play(is_durable: bool) {
-    if !tool::has("strace") {
-        return;
-    }
     let began = Instant::now();
     let bench = bench();
+    if !can_strike(&bench, &["check"]) {
+        return;
+    }
     let through = bench.tracing();
     let through: Vec<&str> = through.iter().map(String::as_str).collect();
     let mut daemon = bench.host.watch_through(&through);
@@ -150,9 +149,6 @@ fn play(is_durable: bool) {
     daemon.end();
     bench.settle();
     let steps = bench.listed();
-    if !tool::missing(steps.len() > 50, "strace cannot trace here") {
-        return;
-    }
     let mut tally = Tally::default();
     let part: Vec<&Step> = steps.iter().filter(|step| step.is_durable() == is_durable).collect();
     for (position, step) in part.iter().enumerate() {

@@ -303,6 +303,7 @@ pub struct Bench {
     template: PathBuf,
     /// Where strace writes.
     log: tempfile::TempDir,
+    made: Instant,
 }
 
 impl Bench {
@@ -312,7 +313,7 @@ impl Bench {
         if host.state().symlink_metadata().is_ok() {
             super::state::copy(&host.state(), &template);
         }
-        Bench { host, template, log: tempfile::tempdir().unwrap() }
+        Bench { host, template, log: tempfile::tempdir().unwrap(), made: Instant::now() }
     }
 
     /// Brings the state back. What is mounted there stays.
@@ -349,6 +350,10 @@ impl Bench {
 
     /// Runs a command without faults and lists its steps.
     pub fn steps(&self, command: &[&str]) -> (Ran, Vec<Step>) {
+        // Reports of one second are looked at to tell which came first: not so in each run.
+        while self.made.elapsed() < Duration::from_millis(1100) {
+            fim::model::clock::pause(Duration::from_millis(20));
+        }
         self.restore();
         let log = self.log();
         let trace = format!("trace={CALLS}");
