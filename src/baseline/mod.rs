@@ -110,6 +110,12 @@ pub fn generations(state: &StateDir) -> Result<Vec<Files>, Error> {
     Ok(found.into_values().collect())
 }
 
+/// What the kernel says about a file of the chain that it cannot read: a disk that fails is no
+/// failure of integrity.
+fn unread(object: &str, error: &std::io::Error) -> Error {
+    chain_error(StateError::reading_io(object, error))
+}
+
 /// The signed text of one generation, verified.
 #[derive(Clone, Debug)]
 pub struct Sealed {
@@ -288,7 +294,7 @@ pub fn verify_old(state: &StateDir, generation: u64) -> Result<(), Error> {
 type Identity = (u64, (u32, u32), u64, crate::model::value::Time);
 
 fn identity(fd: std::os::fd::BorrowedFd<'_>, object: &str) -> Result<Identity, Error> {
-    let seen = stat::of(fd).map_err(|error| integrity(object, error))?;
+    let seen = stat::of(fd).map_err(|error| unread(object, &error))?;
     Ok((seen.inode, seen.device, seen.size, seen.ctime))
 }
 
@@ -377,7 +383,6 @@ fn attribute_set(text: &str) -> Option<AttributeSet> {
 
 /// BLAKE3 of a whole file and its length.
 pub(crate) fn digest_file(mut file: &File, object: &str) -> Result<([u8; 32], u64), Error> {
-    let failed = |error: std::io::Error| integrity(object, error);
     let mut hasher = blake3::Hasher::new();
     // Long enough that the threads have more to hash than to wait for.
     let mut buffer = vec![0; 4 << 20];
@@ -386,7 +391,7 @@ pub(crate) fn digest_file(mut file: &File, object: &str) -> Result<([u8; 32], u6
             Ok(0) => break,
             Ok(got) => got,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(unread(object, &error)),
         };
         match threads::are_shared() {
             true => hasher.update_rayon(&buffer[..got]),
@@ -447,7 +452,7 @@ impl Baseline {
         // Looked at and not opened: what was put there may be a FIFO, and block.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&self.path, flags, Mode::empty())
-            .map_err(|errno| integrity(&self.object, std::io::Error::from(errno)))?;
+            .map_err(|errno| unread(&self.object, &errno.into()))?;
         let by_name = identity(opened.as_fd(), &self.object)?;
         let held = identity(self.file.as_fd(), &self.object)?;
         if by_name != self.identity || held != self.identity {

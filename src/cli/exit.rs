@@ -4,6 +4,7 @@ use crate::baseline;
 use crate::ops::Error;
 use crate::ops::status::Verdict;
 use crate::state::error::StateError;
+use rusqlite::ErrorCode;
 
 /// Done; for `check`, no drift.
 pub const DONE: u8 = 0;
@@ -52,6 +53,8 @@ pub fn code(error: &Error) -> u8 {
             baseline::Error::NoGeneration(_) => STATE,
             baseline::Error::State(error) => state(error),
             baseline::Error::Memory => OTHER,
+            // What was verified cannot be read: a matter of the disk or of this process.
+            baseline::Error::Sqlite(error) if is_of_system(error) => STATE,
             baseline::Error::Integrity { .. }
             | baseline::Error::Malformed(_)
             | baseline::Error::Sqlite(_) => INTEGRITY,
@@ -61,6 +64,14 @@ pub fn code(error: &Error) -> u8 {
         Error::NothingReviewed(_) => REFUSED,
         Error::Examine(_) | Error::Other(_) => OTHER,
     }
+}
+
+/// Whether SQLite passes on what the kernel said.
+fn is_of_system(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    code.is_some_and(|code| {
+        matches!(code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::OutOfMemory)
+    })
 }
 
 fn state(error: &StateError) -> u8 {

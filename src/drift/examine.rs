@@ -75,6 +75,14 @@ pub enum Error {
         /// What the kernel says.
         cause: String,
     },
+    /// The root is there, and the kernel cannot look at it.
+    #[error("{path}: {cause}; see whether its file system is in order")]
+    RootFails {
+        /// The root, escaped.
+        path: String,
+        /// What the kernel says.
+        cause: String,
+    },
     /// The baseline cannot be read.
     #[error(transparent)]
     Baseline(#[from] baseline::Error),
@@ -90,14 +98,10 @@ pub enum Error {
 /// # Errors
 /// Only what concerns the whole: the root, the baseline's database, the threads.
 pub fn examine(input: Input<'_>, tools: &Arc<Tools>, visit: &dyn Visit) -> Result<Outcome, Error> {
-    let root_error = |error: &std::io::Error| Error::Root {
-        path: crate::model::name::show(&input.scope.root),
-        cause: crate::sys::open::plain_cause(error),
-    };
-    let root = OpenDir::root(&input.scope.root, tools).map_err(|error| root_error(&error))?;
+    let fails = |error: &std::io::Error| super::root::error(&input.scope.root, error);
+    let root = OpenDir::root(&input.scope.root, tools).map_err(|error| fails(&error))?;
     let stat = *root.stat();
-    let file_system =
-        crate::sys::stat::file_system_of(root.fd()).map_err(|error| root_error(&error))?;
+    let file_system = crate::sys::stat::file_system_of(root.fd()).map_err(|error| fails(&error))?;
     let crew = Crew::new(&tools.settings, tools.open_dirs_limit);
     let examination = Examination {
         input,

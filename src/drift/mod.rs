@@ -13,6 +13,7 @@ pub mod examine;
 mod focus;
 pub mod names;
 mod removed;
+pub mod root;
 mod rotated;
 mod waiting;
 mod workers;

@@ -183,7 +183,9 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
     let (draft, mut applied) = decided?;
     let (outcome, _) = scanned?;
     force.baseline.still_the_same()?;
-    let about = About { rules: rules.stored(), absent: absent(&outcome.absent, &applied) };
+    let mut absent = absent(&outcome.absent, &applied);
+    absent.extend(absent_before(&force.absent, &applied, &selection));
+    let about = About { rules: rules.stored(), absent };
     let finished = draft.finish(&about)?;
     let cause = Cause {
         reason: reason.to_owned(),
@@ -226,6 +228,22 @@ fn absent(found: &[(Vec<u8>, RuleIndex)], applied: &Applied) -> Vec<(Vec<u8>, u3
         .iter()
         .filter(|(path, _)| !drifting.contains(path))
         .map(|(path, rule)| (path.clone(), rule.0))
+        .collect()
+}
+
+/// Start points that were absent and could not be looked for now: nobody knows better.
+fn absent_before(
+    known: &[Vec<u8>],
+    applied: &Applied,
+    selection: &Selection,
+) -> Vec<(Vec<u8>, u32)> {
+    let missed: BTreeSet<&Vec<u8>> = applied.missed.iter().map(|(path, _)| path).collect();
+    let missed = known.iter().filter(|path| missed.contains(path));
+    missed
+        .filter_map(|path| match selection.explain(path).0 {
+            Verdict::Covered(rule) => Some((path.clone(), rule.0)),
+            Verdict::Uncovered | Verdict::Excluded(_) | Verdict::Limited(_) => None,
+        })
         .collect()
 }
 
@@ -309,9 +327,11 @@ impl<'a> Decider<'a> {
             What::Rotated { .. } => Ok(()),
             What::Unexamined(unexamined) => {
                 let path = finding.path();
-                let is_recorded = self.baseline.reader()?.find(&path)?.is_some();
+                // What was covered before stays as it is: recorded, or drift that is not recorded.
+                let is_known = self.baseline.reader()?.find(&path)?.is_some()
+                    || matches!(self.old_selection.explain(&path).0, Verdict::Covered(_));
                 self.applied.missed.push((path, unexamined.cause.clone()));
-                match is_recorded {
+                match is_known {
                     true => Ok(()),
                     false => self.draft.put(&finding.dir, &finding.place, None),
                 }

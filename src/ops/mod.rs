@@ -119,7 +119,7 @@ impl From<examine::Error> for Error {
         match error {
             examine::Error::Baseline(error) => Error::Baseline(error),
             examine::Error::Root { .. } => Error::Usage(error.to_string()),
-            examine::Error::Threads(_) => Error::Examine(error),
+            examine::Error::RootFails { .. } | examine::Error::Threads(_) => Error::Examine(error),
         }
     }
 }

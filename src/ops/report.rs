@@ -81,7 +81,11 @@ fn shelf_error(error: ShelfError) -> Error {
         ShelfError::Unknown { .. } | ShelfError::Ambiguous { .. } => {
             Error::Usage(error.to_string())
         }
-        ShelfError::Io { .. } => Error::Other(error.to_string()),
+        ShelfError::Io { name, source } if source.raw_os_error().is_some() => {
+            Error::State(StateError::reading_io(&Shelf::object(&name), &source))
+        }
+        // What the state directory itself says, with the file and the next step.
+        ShelfError::Io { source, .. } => Error::Other(source.to_string()),
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Context, Error};
 use crate::baseline::Baseline;
 use crate::config::{self, Config};
 use crate::drift::examine::{self, Input, Outcome, Visit};
+use crate::drift::root;
 use crate::model::name;
 use crate::model::scope::{Extent, Look, Scope};
 use crate::policy::selection::Selection;
@@ -122,17 +123,12 @@ pub fn run_with(
 
 /// Which rules are active on this host now.
 pub fn active(rules: &[Rule], root: &Path, host: &str) -> Result<Vec<bool>, Error> {
-    let root = open::root(root).map_err(|error| {
-        Error::Usage(format!(
-            "{}: {error}; give an existing directory with --root",
-            name::show(root)
-        ))
-    })?;
+    let top = open::root(root).map_err(|error| root::error(root, &error))?;
     let holds =
         |rule: &Rule| {
             // Where the path cannot be looked at the rule is active, and says itself what it cannot see.
             let exists = rule.when.exists.as_ref().is_none_or(|path| {
-                open::exists_inside(root.as_fd(), Path::new(path)).unwrap_or(true)
+                open::exists_inside(top.as_fd(), Path::new(path)).unwrap_or(true)
             });
             let named =
                 rule.when.host.as_ref().is_none_or(|glob| {

@@ -152,7 +152,7 @@ pub fn sweep(state: &StateDir) -> Result<(), Error> {
             Err(error) => return Err(error.into()),
         }
     }
-    let referred = referred(state)?;
+    let Some(referred) = referred(state)? else { return Ok(()) };
     let policies = match state.list(POLICY) {
         Ok(policies) => policies,
         Err(StateError::Missing(_)) => return Ok(()),
@@ -176,14 +176,22 @@ pub fn sweep(state: &StateDir) -> Result<(), Error> {
 }
 
 /// The policies that any generation names. One of which a file is gone is damaged, not left over.
-fn referred(state: &StateDir) -> Result<BTreeSet<[u8; 32]>, Error> {
+/// `None` where a manifest cannot be made out: then any of them may be named.
+///
+/// # Errors
+/// That a manifest could not be read: what it names must not be swept.
+fn referred(state: &StateDir) -> Result<Option<BTreeSet<[u8; 32]>>, Error> {
     let mut referred = BTreeSet::new();
     for files in baseline::generations(state)?.into_iter().filter(|files| files.manifest) {
-        let text = state.read(&Part::Manifest.name(files.generation), FILE_LIMIT);
-        let parsed = text.ok().and_then(|text| BaselineManifest::parse(&text).ok());
-        referred.extend(parsed.map(|manifest| manifest.policy_blake3));
+        let text = match state.read(&Part::Manifest.name(files.generation), FILE_LIMIT) {
+            Ok(text) => text,
+            Err(StateError::NotRegular(_) | StateError::TooLarge { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Ok(manifest) = BaselineManifest::parse(&text) else { return Ok(None) };
+        referred.insert(manifest.policy_blake3);
     }
-    Ok(referred)
+    Ok(Some(referred))
 }
 
 fn broken(object: &str, cause: impl std::fmt::Display) -> Error {

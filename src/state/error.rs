@@ -95,6 +95,11 @@ impl StateError {
         StateError::writing(name, Errno::from_io_error(error).unwrap_or(Errno::IO))
     }
 
+    /// What an error of the standard library while reading means.
+    pub(crate) fn reading_io(name: &str, error: &std::io::Error) -> StateError {
+        StateError::reading(name, Errno::from_io_error(error).unwrap_or(Errno::IO))
+    }
+
     /// What a failure to read means.
     pub(super) fn reading(name: &str, errno: Errno) -> StateError {
         let shown = name::escape(name.as_bytes());

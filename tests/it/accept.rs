@@ -343,3 +343,17 @@ fn of_a_directory_that_moved_on_no_time_is_taken_that_tells_of_it() {
     host.check().exits(4).drift(expect![[r#"
         changed /srv/dir srv low: mode 0755 -> 0711, ctime"#]]);
 }
+
+#[test]
+fn two_that_accept_at_once_do_not_mix() {
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.check().exits(4);
+    let lock = std::fs::File::open(host.state().join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    host.fim(["accept", "--all"]).exits(18).says("locked by process");
+    host.fim(["accept", "--all", "--dry-run"]).exits(4);
+    host.check().exits(4);
+    drop(lock);
+    host.fim(["accept", "--all"]).exits(0);
+}

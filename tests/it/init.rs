@@ -209,66 +209,6 @@ fn what_a_cut_off_init_left_is_in_nobodys_way() {
 }
 
 #[test]
-fn init_killed_at_any_rename_can_be_run_again() {
-    if !tool::has("strace") {
-        return;
-    }
-    for number in 1..40 {
-        let host = small();
-        let inject = format!("inject=renameat,renameat2,rename:signal=KILL:when={number}");
-        let strace = ["-f", "-o", "/dev/null", "-e", &inject];
-        let output = below(&host, "strace", &strace, &["init", "--no-passphrase"]);
-        if output.status.success() {
-            assert!(tool::missing(number > 5, "strace cannot kill here"));
-            return;
-        }
-        let code = host.check().code;
-        assert!(code == 18 || code == 0, "killed at rename {number}: {code}");
-        if code == 18 {
-            host.fim(["init", "--no-passphrase"]).exits(0);
-        }
-        host.check().exits(0);
-    }
-    panic!("init renames more than forty files");
-}
-
-#[test]
-fn init_whose_disk_fails_anywhere_says_so_and_can_be_run_again() {
-    if !tool::has("strace") {
-        return;
-    }
-    for (calls, error) in [
-        ("renameat,renameat2,rename", "ENOSPC"),
-        ("fsync,fdatasync", "EIO"),
-        ("mkdirat,mkdir", "EROFS"),
-        ("pwrite64", "ENOSPC"),
-        ("pwrite64", "EIO"),
-        ("fchmod", "EPERM"),
-        ("flock", "ENOLCK"),
-    ] {
-        for number in 1..80 {
-            let host = small();
-            let inject = format!("inject={calls}:error={error}:when={number}");
-            let strace = ["-f", "-o", "/dev/null", "-e", &inject];
-            let output = below(&host, "strace", &strace, &["init", "--no-passphrase"]);
-            if output.status.success() {
-                assert!(tool::missing(number > 1, "strace cannot inject here"));
-                break;
-            }
-            let say = format!("{error} at {calls} number {number}");
-            assert_eq!(output.status.code(), Some(18), "{say}: {output:?}");
-            let told = String::from_utf8(output.stderr).unwrap();
-            assert!(told.starts_with("fim: ") && told.lines().count() == 1, "{say}: {told}");
-            // Only the sync after the last rename comes too late to keep it out of force.
-            if host.check().code != 0 {
-                host.fim(["init", "--no-passphrase"]).exits(0);
-            }
-            host.check().exits(0);
-        }
-    }
-}
-
-#[test]
 fn a_generation_whose_signature_is_gone_is_not_begun_anew() {
     let host = small().init();
     host.check().exits(0);

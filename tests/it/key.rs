@@ -1,7 +1,7 @@
 //! `fim key`: other passphrases, new keys in the place of old ones, and who is believed then.
 
 use crate::support::host::Host;
-use crate::support::state::{below, files, fingerprint, generation, one_line, small};
+use crate::support::state::{files, fingerprint, one_line, small};
 use crate::support::tool;
 use std::path::Path;
 use std::process::Command;
@@ -127,88 +127,4 @@ fn rotated_keys_keep_their_passphrases() {
     host.fim(["key", "rotate"]).exits(0);
     let keys = host.state().join("keys");
     assert!(opens(&keys.join("site"), "s") && opens(&keys.join("local"), "l"));
-}
-
-/// Runs a rotation that something happens to at the `number`th of some system calls; `None` once
-/// there are no more of them.
-fn cut(host: &Host, calls: &str, deed: &str, number: usize, only: Option<&str>) -> Option<()> {
-    let inject = format!("inject={calls}:{deed}:when={number}");
-    let strace = ["-f", "-o", "/dev/null", "-e", &inject];
-    let mut rotate = vec!["key", "rotate"];
-    rotate.extend(only.map(|only| ["--only", only]).into_iter().flatten());
-    let output = below(host, "strace", &strace, &rotate);
-    (!output.status.success()).then_some(())
-}
-
-fn survives(calls: &str, deed: &str, only: Option<&str>, follow: &[&str]) {
-    if !tool::has("strace") {
-        return;
-    }
-    let whole = small().init();
-    for number in 1..100 {
-        let host = small();
-        std::fs::remove_dir_all(host.root()).unwrap();
-        crate::support::state::copy(&whole.root(), &host.root());
-        crate::support::state::copy(&whole.state(), &host.state());
-        host.write_policy();
-        if cut(&host, calls, deed, number, only).is_none() {
-            assert!(tool::missing(number > 3, "strace cannot inject here"));
-            return;
-        }
-        let say = format!("{deed} at {calls} number {number}, {only:?}");
-        // The policy is another file of the same text, which is no difference.
-        let ran = host.fim(["check", "--no-store"]);
-        assert!(ran.code == 0, "{say}: check\n{}", ran.story());
-        let ran = host.fim_args(follow.iter().map(std::ffi::OsStr::new));
-        assert!(ran.code == 0, "{say}: {follow:?}\n{}", ran.story());
-        let ran = host.fim(["check", "--no-store"]);
-        assert!(ran.code == 0, "{say}: check at last\n{}", ran.story());
-        let left = files(&host.state());
-        assert!(
-            left.iter().all(|f| !f.contains(".next") && !f.contains(".tmp-")),
-            "{say}: {left:?}"
-        );
-        let highest = (1..9)
-            .rev()
-            .find(|n| generation(&host.state(), *n, "manifest.sig").symlink_metadata().is_ok());
-        let signers = host.state().join("keys/allowed_signers");
-        let manifest = generation(&host.state(), highest.unwrap(), "manifest");
-        assert!(
-            crate::support::state::verifies(&signers, "local", "fim-baseline", &manifest),
-            "{say}"
-        );
-    }
-    panic!("more than a hundred calls");
-}
-
-const RENAMES: &str = "renameat,renameat2,rename";
-
-#[test]
-fn a_rotation_killed_at_any_rename_can_be_repeated() {
-    survives(RENAMES, "signal=KILL", None, &["key", "rotate"]);
-}
-
-#[test]
-fn a_rotation_killed_at_any_rename_can_be_followed_by_init() {
-    survives(RENAMES, "signal=KILL", None, &["init", "--force"]);
-}
-
-#[test]
-fn a_rotation_of_the_site_key_killed_at_any_rename_can_be_repeated() {
-    survives(RENAMES, "signal=KILL", Some("site"), &["key", "rotate", "--only", "site"]);
-}
-
-#[test]
-fn a_rotation_of_the_local_key_killed_at_any_rename_can_be_followed_by_init() {
-    survives(RENAMES, "signal=KILL", Some("local"), &["init", "--force"]);
-}
-
-#[test]
-fn a_rotation_whose_disk_fails_at_any_rename_can_be_repeated() {
-    survives(RENAMES, "error=EIO", None, &["key", "rotate"]);
-}
-
-#[test]
-fn a_rotation_whose_disk_fails_at_any_sync_can_be_repeated() {
-    survives("fsync,fdatasync", "error=EIO", None, &["key", "rotate"]);
 }

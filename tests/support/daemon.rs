@@ -61,7 +61,8 @@ impl Host {
         self.plain(&self.watched_arguments(arguments))
     }
 
-    fn watched_arguments(&self, arguments: &[&str]) -> Vec<std::ffi::OsString> {
+    /// The command line of a command by that configuration.
+    pub fn watched_arguments(&self, arguments: &[&str]) -> Vec<std::ffi::OsString> {
         let mut all: Vec<std::ffi::OsString> = Vec::new();
         for (flag, path) in [
             ("--root", self.root()),
@@ -79,6 +80,11 @@ impl Host {
     #[track_caller]
     pub fn watch(&self) -> Daemon {
         Daemon::start(self, &[], true)
+    }
+
+    /// The same, started by another program, and not waited for.
+    pub fn watch_unready_through(&self, through: &[&str]) -> Daemon {
+        Daemon::start(self, through, false)
     }
 
     /// The same, started by another program.
@@ -171,6 +177,32 @@ impl Daemon {
                 panic!("the daemon ended with {status}\n{}", self.stderr());
             }
             assert!(Instant::now() < until, "never noted {text:?}\n{}", self.story());
+        }
+    }
+
+    /// Waits until something is so, or the daemon has ended, which is returned; fails after a while.
+    pub fn comes_to(
+        &mut self,
+        is_so: impl Fn(&Daemon) -> bool,
+    ) -> Result<Option<ExitStatus>, String> {
+        let until = Instant::now() + PATIENCE;
+        let mut buffer = [0; 4096];
+        self.manager.set_read_timeout(Some(PAUSE)).unwrap();
+        loop {
+            if let Ok(length) = self.manager.recv(&mut buffer) {
+                self.notes.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+            }
+            self.read();
+            if is_so(self) {
+                return Ok(None);
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.read();
+                return Ok(Some(status));
+            }
+            if Instant::now() > until {
+                return Err("waited in vain".to_owned());
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// A host below a scratch directory: `root/` is what is checked, `state/` what `fim` keeps.
 pub struct Host {
@@ -40,7 +40,21 @@ impl Default for Host {
 impl Host {
     /// An empty host.
     pub fn new() -> Host {
-        let scratch = tempfile::Builder::new().prefix("fim-host-").tempdir().unwrap();
+        Host::below(&std::env::temp_dir())
+    }
+
+    /// An empty host in memory, where the system has such a place: for what is run a thousand times
+    /// and would wait for the disk each time.
+    pub fn in_memory() -> Host {
+        let memory = Path::new("/dev/shm");
+        match memory.is_dir() {
+            true => Host::below(memory),
+            false => Host::new(),
+        }
+    }
+
+    fn below(dir: &Path) -> Host {
+        let scratch = tempfile::Builder::new().prefix("fim-host-").tempdir_in(dir).unwrap();
         std::fs::create_dir(scratch.path().join("root")).unwrap();
         Host {
             scratch,
@@ -217,6 +231,11 @@ impl Host {
     /// Runs `fim` with exactly these arguments, started by another program with its own.
     pub fn run_through(&self, through: &[&str], arguments: &[OsString]) -> Ran {
         let output = self.started_by(through, arguments).output().unwrap();
+        self.ran(arguments, output)
+    }
+
+    /// What a command that was run with these arguments came to.
+    pub fn ran(&self, arguments: &[OsString], output: Output) -> Ran {
         let code = match output.status.code() {
             Some(code) => code,
             None => 128 + std::os::unix::process::ExitStatusExt::signal(&output.status).unwrap(),
@@ -238,7 +257,8 @@ impl Host {
         self.started_by(&[], arguments)
     }
 
-    fn started_by(&self, through: &[&str], arguments: &[OsString]) -> Command {
+    /// The command that [`Host::run_through`] runs.
+    pub fn started_by(&self, through: &[&str], arguments: &[OsString]) -> Command {
         let program = env!("CARGO_BIN_EXE_fim");
         let mut command = Command::new(through.first().unwrap_or(&program));
         if !through.is_empty() {

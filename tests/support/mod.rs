@@ -1,6 +1,7 @@
 //! What the scenarios share.
 
 pub mod daemon;
+pub mod faults;
 pub mod host;
 pub mod judge;
 pub mod kernel;
