@@ -69,6 +69,8 @@ fn state(error: &StateError) -> u8 {
         | StateError::Foreign(_)
         | StateError::Missing(_)
         | StateError::Locked { .. }
+        | StateError::LockLost(_)
+        | StateError::Unsynced { .. }
         | StateError::Full { .. }
         | StateError::Unwritable { .. }
         | StateError::Unreadable { .. }
