@@ -135,6 +135,9 @@ pub fn review(context: &Context, id: Option<&str>, writes: bool) -> Result<Revie
             "reports: none is stored, so nothing was reviewed; run fim check first".to_owned(),
         ));
     }
+    if id.is_none() {
+        report::tell_ahead(context, &state)?;
+    }
     let report = report::load(&Shelf::new(&state), id)?;
     belongs(context, &state, &force, &report)?;
     let selection = force.rules.selection()?;
