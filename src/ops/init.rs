@@ -150,6 +150,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         state.make_dir(dir)?;
     }
     let dir = KeyDir::create(context)?;
+    dir.sweep()?;
     let previous = previous(context, &state, &dir, options)?;
     let host = match &previous {
         Some(previous) => previous.manifest.host.clone(),

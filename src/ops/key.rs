@@ -222,6 +222,23 @@ pub fn rotate(
 /// Finishes a rotation whose generation is in force, or sweeps one that did not get so far: the
 /// first thing any command does that uses a secret key. Only under the lock.
 pub fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), Error> {
+    dir.sweep()?;
+    if !is_pending(dir, state)? {
+        return Ok(());
+    }
+    let Some(files) = dir.files(state)? else { return Ok(()) };
+    let believed = trust::believe(&files, &context.pins)?;
+    let sealed = super::force::sealed(context, state, &believed)?;
+    let policy = store::load(state, &sealed.manifest.policy_blake3, &believed)?.manifest;
+    let next =
+        |text: &Option<String>| text.as_deref().and_then(|text| PublicKey::from_openssh(text).ok());
+    let site = next(&files.site_next_pub).filter(|key| key.fingerprint() == policy.signed_by);
+    let local = next(&files.local_next_pub).filter(|key| *key == sealed.signer);
+    finish(dir, state, &files, (site, local))
+}
+
+/// Whether a rotation was cut off.
+pub fn is_pending(dir: &KeyDir, state: &StateDir) -> Result<bool, Error> {
     let mut pending = false;
     for object in [
         trust::SITE_NEXT_KEY,
@@ -233,15 +250,7 @@ pub fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), E
     ] {
         pending |= dir.text(state, object)?.is_some();
     }
-    let Some(files) = dir.files(state)?.filter(|_| pending) else { return Ok(()) };
-    let believed = trust::believe(&files, &context.pins)?;
-    let sealed = super::force::sealed(context, state, &believed)?;
-    let policy = store::load(state, &sealed.manifest.policy_blake3, &believed)?.manifest;
-    let next =
-        |text: &Option<String>| text.as_deref().and_then(|text| PublicKey::from_openssh(text).ok());
-    let site = next(&files.site_next_pub).filter(|key| key.fingerprint() == policy.signed_by);
-    let local = next(&files.local_next_pub).filter(|key| *key == sealed.signer);
-    finish(dir, state, &files, (site, local))
+    Ok(pending)
 }
 
 /// Gives the new keys that are in force the names of the old ones, and drops those that are not.
