@@ -143,10 +143,10 @@ impl Bundle {
 }
 
 /// Removes what writers that were cut off have left: unsigned generations and policies, and files
-/// that were not renamed into place. Only under the lock.
+/// that were not renamed into place and that nobody has open. Only under the lock.
 pub fn sweep(state: &StateDir) -> Result<(), Error> {
-    draft::sweep(state)?;
-    for dir in [KEYS, REPORTS] {
+    publish::sweep(state)?;
+    for dir in ["", KEYS, REPORTS] {
         match state.sweep(dir) {
             Ok(_) | Err(StateError::Missing(_)) => {}
             Err(error) => return Err(error.into()),
@@ -176,12 +176,24 @@ pub fn sweep(state: &StateDir) -> Result<(), Error> {
 }
 
 /// The policies that any generation names. One of which a file is gone is damaged, not left over.
+///
+/// # Errors
+/// For a signed generation whose manifest cannot be read: its policy must not be taken for a leftover.
 fn referred(state: &StateDir) -> Result<BTreeSet<[u8; 32]>, Error> {
     let mut referred = BTreeSet::new();
     for files in baseline::generations(state)?.into_iter().filter(|files| files.manifest) {
-        let text = state.read(&Part::Manifest.name(files.generation), FILE_LIMIT);
-        let parsed = text.ok().and_then(|text| BaselineManifest::parse(&text).ok());
-        referred.extend(parsed.map(|manifest| manifest.policy_blake3));
+        let object = Part::Manifest.name(files.generation);
+        let parsed = match state.read(&object, FILE_LIMIT) {
+            Ok(text) => BaselineManifest::parse(&text).map_err(|cause| broken(&object, cause)),
+            Err(StateError::Missing(_)) => continue,
+            Err(error) => Err(error.into()),
+        };
+        match parsed {
+            Ok(manifest) => drop(referred.insert(manifest.policy_blake3)),
+            Err(error) if files.signature => return Err(error),
+            // What is not signed says nothing.
+            Err(_) => {}
+        }
     }
     Ok(referred)
 }
