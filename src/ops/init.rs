@@ -139,8 +139,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
     };
     let state = StateDir::create(&context.state_path)?;
     state.check_ownership()?;
-    take_over(&state)?;
+    refuse_foreign(&state)?;
     let _lock = state.lock("fim init")?;
+    state.make_private()?;
     for dir in [
         crate::state::names::BASELINE,
         crate::state::names::POLICY,
@@ -301,24 +302,16 @@ pub(super) fn plain_host(text: &str) -> String {
     if kept.is_empty() { "localhost".to_owned() } else { kept }
 }
 
-/// Sees that a directory that was there before is fim's own or empty, and makes it mode 0700.
-fn take_over(state: &StateDir) -> Result<(), Error> {
-    const OWN: [&str; 8] = [
-        names::BASELINE,
-        names::POLICY,
-        names::KEYS,
-        names::REPORTS,
-        names::JOURNAL,
-        names::LOCK,
-        names::WATCH_LOCK,
-        "lost+found",
-    ];
-    let entries = state.list("")?;
-    let is_own = |entry: &Vec<u8>| OWN.iter().any(|own| own.as_bytes() == entry.as_slice());
-    if !entries.is_empty() && !entries.iter().any(is_own) {
+/// Refuses a directory that was there before and holds anything that is not `fim`'s, unless it holds
+/// a generation, too. What mkfs leaves in a file system of its own is nobody's.
+fn refuse_foreign(state: &StateDir) -> Result<(), Error> {
+    let is_foreign = |entry: &Vec<u8>| !names::is_own(entry) && entry != b"lost+found";
+    if state.list("")?.iter().any(is_foreign)
+        && !baseline::generations(state)?.iter().any(|files| files.signature)
+    {
         return Err(Error::State(StateError::Foreign(name::show(state.path()))));
     }
-    Ok(state.make_private()?)
+    Ok(())
 }
 
 /// Whether there are keys already; asked before anything is written, so that a refusal for want of
