@@ -11,7 +11,8 @@ use super::report::{self, Shelf};
 use super::scan::{self};
 use super::secrets::Secrets;
 use super::{Context, Error, check, key, store};
-use crate::baseline::draft::{Draft, Finished};
+use crate::baseline::copy::Finished;
+use crate::baseline::draft::Draft;
 use crate::baseline::rows::Span;
 use crate::drift::examine::Visit;
 use crate::drift::names;
@@ -494,8 +495,9 @@ impl Review {
         let key = generation::local_key(context, &self.state, secrets)?;
         let finished = self.draft(plan)?;
         let cause = self.cause(reason.clone());
-        let manifest_digest =
+        let published =
             generation::publish(context, &self.state, &self.force.head(), &finished, cause, &key)?;
+        let manifest_digest = published.digest;
         let taken = plan.taken.iter().map(|at| self.changes[*at].path_bytes().into_owned());
         let made = Made {
             kind: Kind::Accepted,
@@ -509,6 +511,7 @@ impl Review {
             closed: taken.chain(plan.follows.iter().cloned()).collect(),
         };
         record::made(context, &self.state, &made);
+        generation::settled(finished.generation, published)?;
         Ok(Accepted { generation: finished.generation, manifest_digest })
     }
 
@@ -520,6 +523,7 @@ impl Review {
         dir: &std::path::Path,
         reason: String,
     ) -> Result<super::draft::Prepared, Error> {
+        super::draft::refuse_inside(&self.state, dir)?;
         let finished = self.draft(plan)?;
         let cause = self.cause(reason);
         super::draft::hand_out(context, &self.state, &self.force, &finished, cause, dir)

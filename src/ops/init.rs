@@ -1,14 +1,16 @@
 //! `fim init`: keys, a signed policy, and the first generation, or with `--force` the next one.
 
 use super::force::{self, KeyDir};
+use super::generation;
 use super::record::{self, Made};
 use super::scan::{self, Rules};
 use super::secrets::{Role, Secrets};
 use super::source;
 use super::store::{self, Bundle};
 use super::{Context, Error};
-use crate::baseline::draft::{self, About, Draft, Finished};
-use crate::baseline::{self, Sealed};
+use crate::baseline::copy::Finished;
+use crate::baseline::draft::{About, Draft};
+use crate::baseline::{self, Sealed, publish};
 use crate::config::Config;
 use crate::drift::entry::recorded_attributes;
 use crate::drift::examine::{Outcome, Visit};
@@ -181,9 +183,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
 
     let active = scan::active(&policy.policy.rules, &context.root, &host)?;
     let rules = Rules { rules: policy.policy.rules, active };
-    let generation = previous.as_ref().map_or(1, |previous| previous.manifest.generation + 1);
+    let next = previous.as_ref().map_or(1, |previous| previous.manifest.generation + 1);
     let scope = Scope::everything(context.root.clone());
-    let recorded = record(context, &state, &rules, &scope, generation).inspect_err(|_| {
+    let recorded = record(context, &state, &rules, &scope, next).inspect_err(|_| {
         // A draft that ran into a full disk must not keep it full. The first error is the one to
         // tell; the next writer sweeps again.
         let _ = store::sweep(&state);
@@ -193,20 +195,21 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         baseline_bytes: recorded.finished.bytes,
         created,
         entries: recorded.finished.entries,
-        generation,
+        generation: next,
         host: host.clone(),
         policy_blake3,
-        previous_manifest_blake3: previous.map(|previous| previous.digest),
-        reason: if generation == 1 { "init".to_owned() } else { "init --force".to_owned() },
+        previous_manifest_blake3: previous.as_ref().map(|previous| previous.digest),
+        reason: if next == 1 { "init".to_owned() } else { "init --force".to_owned() },
         report: None,
         signed_by: keys.local.public().fingerprint(),
     };
-    let manifest_digest = draft::publish(&state, &manifest, &keys.local)?;
+    let published = publish::publish(&state, &manifest, &keys.local)?;
+    let manifest_digest = published.digest;
     let made = Made {
         kind: Kind::Accepted,
         host: &host,
         config: &context.config,
-        generation,
+        generation: next,
         manifest_digest,
         what: format!("{} objects recorded", recorded.finished.entries),
         reason: &manifest.reason,
@@ -214,8 +217,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         closed: Vec::new(),
     };
     record::made(context, &state, &made);
+    generation::settled(next, published)?;
     Ok(Summary {
-        generation,
+        generation: next,
         host,
         manifest_digest,
         objects: recorded.finished.entries,

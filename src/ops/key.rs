@@ -1,11 +1,12 @@
 //! `fim key`: which keys there are, other passphrases, and new keys in the place of old ones.
 
 use super::force::{Force, KeyDir, verify_keys};
+use super::generation;
 use super::record::{self, Made};
 use super::secrets::{Role, Secrets};
 use super::store::{self, Bundle};
 use super::{Context, Error};
-use crate::baseline::draft;
+use crate::baseline::{copy, publish};
 use crate::model::clock::rfc3339;
 use crate::model::event::Kind;
 use crate::sign::key::{self, PublicKey, SecretKey};
@@ -185,7 +186,7 @@ pub fn rotate(
         }
         None => old.manifest.policy_blake3,
     };
-    draft::copy(&state, old.manifest.generation, generation)?;
+    copy::copy(&state, &old.manifest, generation)?.0.keep();
     let manifest = BaselineManifest {
         created: rfc3339(context.clock.now()),
         generation,
@@ -196,26 +197,34 @@ pub fn rotate(
         signed_by: signing_local.public().fingerprint(),
         ..old.manifest
     };
-    let manifest_digest = draft::publish(&state, &manifest, signing_local)?;
-    // What is in force is known here, and pins name the old keys still: nothing is asked again.
-    let files = dir.files(&state)?.ok_or_else(|| {
-        Error::Integrity("keys: gone while they were rotated; restore them from a copy".to_owned())
-    })?;
-    let public = |key: Option<SecretKey>| key.map(|key| key.public());
-    finish(&dir, &state, &files, (public(new_site), public(new_local)))?;
+    let published = publish::publish(&state, &manifest, signing_local)?;
+    // Order matters: should a power cut take the new generation away, the old keys must be there. The
+    // next command that uses a key finishes the rotation.
+    let finished = published.doubt.is_none().then(|| {
+        // What is in force is known here, and pins name the old keys still: nothing is asked again.
+        let files = dir.files(&state)?.ok_or_else(|| {
+            Error::Integrity(
+                "keys: gone while they were rotated; restore them from a copy".to_owned(),
+            )
+        })?;
+        let public = |key: Option<SecretKey>| key.map(|key| key.public());
+        finish(&dir, &state, &files, (public(new_site), public(new_local)))
+    });
     let names: Vec<&str> = keys.iter().map(|(role, _, _)| role.word()).collect();
     let made = Made {
         kind: Kind::Accepted,
         host: force.host(),
         config: &force.config,
         generation,
-        manifest_digest,
+        manifest_digest: published.digest,
         what: format!("new keys: {}", names.join(", ")),
         reason,
         report: None,
         closed: Vec::new(),
     };
     record::made(context, &state, &made);
+    finished.transpose()?;
+    generation::settled(made.generation, published)?;
     Ok(Rotated { generation, keys })
 }
 

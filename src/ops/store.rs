@@ -2,7 +2,7 @@
 //! in which each file has a line.
 
 use super::Error;
-use crate::baseline::{self, draft};
+use crate::baseline::{self, publish};
 use crate::config::{self, Config};
 use crate::model::name;
 use crate::policy::files::MemoryFiles;
@@ -215,8 +215,8 @@ fn policy_error(error: StateError) -> Error {
     }
 }
 
-/// Verifies the files of a policy by the digest that a chained manifest names.
-pub fn verify_files(state: &StateDir, digest: &[u8; 32]) -> Result<(), Error> {
+/// Reads the policy that a chained manifest names, and verifies it by its digest alone.
+pub fn load_chained(state: &StateDir, digest: &[u8; 32]) -> Result<Bundle, Error> {
     let dir = policy_dir(digest);
     let object = format!("{dir}/{POLICY_MANIFEST}");
     let text = state.read(&object, FILE_LIMIT).map_err(policy_error)?;
@@ -224,7 +224,8 @@ pub fn verify_files(state: &StateDir, digest: &[u8; 32]) -> Result<(), Error> {
         return Err(broken(&object, "is not the one that a signed baseline names"));
     }
     let parsed = PolicyManifest::parse(&text).map_err(|cause| broken(&object, cause))?;
-    read_files(state, &dir, &parsed).map(|_| ())
+    let files = read_files(state, &dir, &parsed)?;
+    Ok(Bundle { manifest: parsed, files })
 }
 
 /// The files that a verified manifest names, each with its digest.
