@@ -505,6 +505,7 @@ impl Review {
             config: &self.force.config,
             generation: finished.generation,
             manifest_digest,
+            follows: Some(self.force.baseline.sealed()),
             what: format!("{} changes accepted", plan.taken.len()),
             reason: &reason,
             report: Some(&self.report.id),

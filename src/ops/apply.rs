@@ -198,6 +198,7 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
         config,
         generation: next,
         manifest_digest: applied.manifest_digest,
+        follows: Some(force.baseline.sealed()),
         what: format!(
             "another policy, {} objects newly covered, {} no longer",
             applied.covered.len(),

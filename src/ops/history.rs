@@ -251,6 +251,7 @@ pub fn revert(
         config: &config,
         generation: next,
         manifest_digest,
+        follows: Some(&head.sealed),
         what: format!("the content of generation {generation} again"),
         reason,
         report: None,

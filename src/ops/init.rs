@@ -211,6 +211,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         config: &context.config,
         generation: next,
         manifest_digest,
+        follows: previous.as_ref(),
         what: format!("{} objects recorded", recorded.finished.entries),
         reason: &manifest.reason,
         report: None,

@@ -215,6 +215,7 @@ pub fn rotate(
         kind: Kind::Accepted,
         host: force.host(),
         config: &force.config,
+        follows: Some(force.baseline.sealed()),
         generation,
         manifest_digest: published.digest,
         what: format!("new keys: {}", names.join(", ")),
