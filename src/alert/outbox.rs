@@ -9,7 +9,7 @@
 use crate::model::name;
 use crate::state::StateDir;
 use crate::state::error::StateError;
-use crate::state::names::{OUTBOX, is_temporary};
+use crate::state::names::{OUTBOX, of_temporary};
 use chrono::{DateTime, Utc};
 use std::fmt::Write as _;
 
@@ -80,7 +80,7 @@ impl<'a> Outbox<'a> {
             Err(StateError::Missing(_)) => Vec::new(),
             Err(error) => return Err(error),
         };
-        let mails = entries.into_iter().filter(|entry| !is_temporary(entry));
+        let mails = entries.into_iter().filter(|entry| of_temporary(entry).is_none());
         let names = mails.filter_map(|entry| String::from_utf8(entry).ok());
         Ok(names.filter(|entry| entry.ends_with(SUFFIX)).collect())
     }

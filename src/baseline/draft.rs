@@ -1,25 +1,19 @@
-//! The next generation in the making: the only code that writes a baseline.
+//! The next generation in the making: the only code that writes a baseline's database.
 //!
-//! A generation is published in steps, and exists only after the last one: the database is
-//! written and brought to disk, its digest goes into the manifest, the manifest is written, signed,
-//! and the signature renamed into place. Whatever a crash leaves behind is unsigned and swept by
-//! the next writer.
+//! It is not signed, and `publish.rs` puts it in force.
 
+use super::copy::{self, Finished, Unfinished, refuse_companions};
 use super::rows::{self, Recorded};
 use super::schema::{self, ROOT, UNEXAMINED};
-use super::{Error, digest_file, integrity};
+use super::{Baseline, Error, digest_file};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Change, Finding, Place, What};
 use crate::model::facts::ObjectType;
 use crate::model::name::{self, DirName};
 use crate::model::record::Record;
-use crate::sign::key::SecretKey;
-use crate::sign::manifest::BaselineManifest;
-use crate::sign::sshsig::{self, Namespace};
 use crate::state::StateDir;
 use crate::state::database;
 use crate::state::error::StateError;
-use crate::state::names::{self, Part};
 use rusqlite::config::DbConfig;
 use rusqlite::types::{Null, ToSqlOutput};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Statement, params};
@@ -31,6 +25,7 @@ use std::sync::Arc;
 pub struct Draft<'a> {
     state: &'a StateDir,
     object: String,
+    file: Unfinished<'a>,
     generation: u64,
     connection: Connection,
     attributes: AttributeSet,
@@ -43,19 +38,6 @@ pub struct Draft<'a> {
     /// start point below it, and has one number all the same.
     numbers: HashMap<(i64, Box<[u8]>), i64>,
     entries: u64,
-}
-
-/// A finished database, not signed yet.
-#[derive(Clone, Debug)]
-pub struct Finished {
-    /// Its generation.
-    pub generation: u64,
-    /// BLAKE3 of its bytes.
-    pub digest: [u8; 32],
-    /// Its length.
-    pub bytes: u64,
-    /// Objects recorded.
-    pub entries: u64,
 }
 
 /// What is known to a generation besides its objects.
@@ -97,9 +79,9 @@ impl<'a> Draft<'a> {
         generation: u64,
         attributes: AttributeSet,
     ) -> Result<Draft<'a>, Error> {
-        let object = Part::Database.name(generation);
-        // Created by us and not by SQLite: never through a link, and readable by nobody else.
-        state.create_file(&object, 0o600)?;
+        // Created by us and not by SQLite.
+        let (file, _) = Unfinished::create(state, generation)?;
+        let object = file.object().to_owned();
         let failed = |error| writing(&object, error);
         let connection = connect(state, &object)?;
         let attributes = attributes.with(Attribute::Type);
@@ -107,7 +89,7 @@ impl<'a> Draft<'a> {
         connection
             .execute("INSERT INTO meta VALUES ('attributes', ?1)", [attributes.keys().join(" ")])
             .map_err(failed)?;
-        let mut draft = Draft::begin(state, generation, connection, attributes)?;
+        let mut draft = Draft::begin((state, file), generation, connection, attributes)?;
         draft.next_directory = ROOT + 1;
         draft.unwritten.insert(ROOT, (0, Box::default()));
         Ok(draft)
@@ -115,17 +97,18 @@ impl<'a> Draft<'a> {
 
     /// A draft on an open database with columns for these attributes.
     fn begin(
-        state: &'a StateDir,
+        (state, file): (&'a StateDir, Unfinished<'a>),
         generation: u64,
         connection: Connection,
         attributes: AttributeSet,
     ) -> Result<Draft<'a>, Error> {
-        let object = Part::Database.name(generation);
+        let object = file.object().to_owned();
         connection.execute_batch("BEGIN").map_err(|error| writing(&object, error))?;
         let attributes = attributes.without(Attribute::Type);
         Ok(Draft {
             state,
             object,
+            file,
             generation,
             connection,
             attributes,
@@ -144,23 +127,20 @@ impl<'a> Draft<'a> {
     /// `State` if it cannot be written; `Integrity` if what was copied is not what was verified.
     pub fn copy_of(
         state: &'a StateDir,
-        baseline: &super::Baseline,
+        baseline: &Baseline,
         generation: u64,
     ) -> Result<Draft<'a>, Error> {
         let manifest = &baseline.sealed().manifest;
-        let object = copy(state, manifest.generation, generation)?;
         // Order matters: the copy is digested before SQLite sees a byte of it.
-        let (digest, _) = digest_file(&state.open_file(&object)?, &object)?;
-        if digest != manifest.baseline_blake3 {
-            return Err(integrity(&object, "is not a copy of the generation in force; try again"));
-        }
+        let (file, _) = copy::copy(state, manifest, generation)?;
+        let object = file.object().to_owned();
         let connection = connect(state, &object)?;
         let failed = |error| writing(&object, error);
         let highest: i64 = connection
             .query_row("SELECT coalesce(max(id), 0) FROM directories", [], |row| row.get(0))
             .map_err(failed)?;
         let columns = baseline.recorded_attributes();
-        let mut draft = Draft::begin(state, generation, connection, columns)?;
+        let mut draft = Draft::begin((state, file), generation, connection, columns)?;
         draft.next_directory = highest + 1;
         draft.entries = manifest.entries;
         Ok(draft)
@@ -438,9 +418,11 @@ impl<'a> Draft<'a> {
     fn close(self) -> Result<Finished, Error> {
         self.connection.execute_batch("COMMIT").map_err(|error| writing(&self.object, error))?;
         self.connection.close().map_err(|(_, error)| writing(&self.object, error))?;
+        refuse_companions(self.state, &self.object)?;
         self.state.sync_file(&self.object)?;
         let file = self.state.open_file(&self.object)?;
         let (digest, bytes) = digest_file(&file, &self.object)?;
+        self.file.keep();
         Ok(Finished { generation: self.generation, digest, bytes, entries: self.entries })
     }
 
@@ -510,57 +492,14 @@ fn bind(
     Ok(())
 }
 
-/// Signs a finished draft and puts it in force.
+/// Opens a database in the making.
 ///
-/// 1. The manifest is written and brought to disk.
-/// 2. Its signature is written beside it under another name, and brought to disk.
-/// 3. The signature is renamed into place: from here on the generation exists.
-///
-/// # Errors
-/// `State` for each step that fails; the generation before stays in force.
-pub fn publish(
-    state: &StateDir,
-    manifest: &BaselineManifest,
-    key: &SecretKey,
-) -> Result<[u8; 32], Error> {
-    let object = Part::Manifest.name(manifest.generation);
-    let text = manifest.to_text().map_err(|cause| integrity(&object, cause))?;
-    state.write_durably(&object, 0o600, text.as_bytes())?;
-    let signature = sshsig::sign(key, Namespace::Baseline, text.as_bytes());
-    state.write_durably(&Part::Signature.name(manifest.generation), 0o600, signature.as_bytes())?;
-    Ok(crate::sign::manifest::digest(text.as_bytes()))
-}
-
-/// Removes what writers that were cut off have left: files of generations without a signature
-/// above the highest that has one.
-pub fn sweep(state: &StateDir) -> Result<(), Error> {
-    let found = super::generations(state)?;
-    let signed = found.iter().filter(|files| files.signature).map(|files| files.generation).max();
-    for files in found.iter().filter(|files| signed.is_none_or(|signed| files.generation > signed))
-    {
-        if files.database {
-            state.remove(&Part::Database.name(files.generation))?;
-        }
-        if files.manifest {
-            state.remove(&Part::Manifest.name(files.generation))?;
-        }
-    }
-    state.sweep(names::BASELINE)?;
-    Ok(())
-}
-
-/// What SQLite looks for beside a database, and would write into it: it is not signed.
-const COMPANIONS: [&str; 3] = ["-journal", "-wal", "-shm"];
-
-/// Opens a database in the making, beside which nothing lies that SQLite would take for its own.
+/// Nothing lies beside it that SQLite would take into it: that is looked at before it is opened, and
+/// again before it is digested.
 fn connect(state: &StateDir, object: &str) -> Result<Connection, Error> {
-    for companion in COMPANIONS.map(|ending| format!("{object}{ending}")) {
-        if state.is_there(&companion)? {
-            return Err(integrity(&companion, "is none of fim's files; remove it"));
-        }
-    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let failed = |error| writing(object, error);
+    refuse_companions(state, object)?;
     let connection = Connection::open_with_flags(state.path_of(object), flags).map_err(failed)?;
     database::harden(&connection).map_err(failed)?;
     let defend = |is_on| {
@@ -576,17 +515,4 @@ fn connect(state: &StateDir, object: &str) -> Result<Connection, Error> {
         .map_err(failed)?;
     defend(true)?;
     Ok(connection)
-}
-
-/// Copies the database of one generation as that of another, brings it to disk and returns its
-/// name.
-pub fn copy(state: &StateDir, from: u64, to: u64) -> Result<String, Error> {
-    let source_object = Part::Database.name(from);
-    let object = Part::Database.name(to);
-    let mut source = state.open_file(&source_object)?;
-    let mut target = state.create_file(&object, 0o600)?;
-    std::io::copy(&mut source, &mut target)
-        .map_err(|error| Error::State(StateError::writing_io(&object, &error)))?;
-    state.sync_file(&object)?;
-    Ok(object)
 }

@@ -1,9 +1,12 @@
 //! The baseline: which generation is in force, and reading it once it is verified.
 //!
 //! Only [`load`] makes a [`Baseline`], and it verifies first: by type, and not by a flag, nothing
-//! else can be read. `draft.rs` is the only writer.
+//! else can be read. `draft.rs` is the only writer, of a file that `copy.rs` makes;
+//! `publish.rs` puts it in force.
 
+pub mod copy;
 pub mod draft;
+pub mod publish;
 pub mod rows;
 pub mod schema;
 
@@ -22,6 +25,7 @@ use rows::Reader;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rustix::fs::{Mode, OFlags};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -145,9 +149,10 @@ pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Se
     };
     let sealed = verify_one(state, trust, highest.generation)?;
     let mut expected = sealed.manifest.previous_manifest_blake3;
+    let signed: HashSet<u64> =
+        found.iter().filter(|files| files.signature).map(|files| files.generation).collect();
     for generation in (1..highest.generation).rev() {
-        let is_signed = found.iter().any(|files| files.generation == generation && files.signature);
-        if !is_signed {
+        if !signed.contains(&generation) {
             return Err(integrity(
                 &Part::Signature.name(generation),
                 "belongs to the chain and is gone; restore it from a copy",
@@ -315,7 +320,7 @@ pub struct Baseline {
 
 /// Opens the database of a verified manifest.
 ///
-/// 1. Note the identity of the database file.
+/// 1. Note the identity of the database file, which is held so that no `prune` removes it.
 /// 2. Digest its bytes; they are those that the manifest names.
 /// 3. Only now read it with SQLite, through the same descriptor: immutable, nothing in its schema
 ///    trusted.
@@ -326,7 +331,7 @@ pub struct Baseline {
 /// `Integrity` for each step that fails.
 pub fn open(state: &StateDir, sealed: Sealed) -> Result<Baseline, Error> {
     let object = Part::Database.name(sealed.manifest.generation);
-    let file = state.open_file(&object).map_err(chain_error)?;
+    let file = state.open_in_use(&object).map_err(chain_error)?;
     let identity = identity(file.as_fd(), &object)?;
     let (digest, bytes) = digest_file(&file, &object)?;
     if digest != sealed.manifest.baseline_blake3 || bytes != sealed.manifest.baseline_bytes {

@@ -351,7 +351,7 @@ pub(super) enum BaselineVerb {
     },
     /// Remove the databases of old generations; their manifests stay
     Prune {
-        /// How many generations keep their database
+        /// How many generations keep their database, at least 2
         #[arg(long, value_name = "N")]
         keep: u64,
     },

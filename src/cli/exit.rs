@@ -69,9 +69,7 @@ pub fn code(error: &Error) -> u8 {
 /// Whether SQLite passes on what the kernel said.
 fn is_of_system(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
-    code.is_some_and(|code| {
-        matches!(code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::OutOfMemory)
-    })
+    code.is_some_and(|code| matches!(code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen))
 }
 
 fn state(error: &StateError) -> u8 {
@@ -82,6 +80,8 @@ fn state(error: &StateError) -> u8 {
         | StateError::Missing(_)
         | StateError::Linked(_)
         | StateError::Locked { .. }
+        | StateError::LockLost(_)
+        | StateError::Unsynced { .. }
         | StateError::Full { .. }
         | StateError::Unwritable { .. }
         | StateError::Unreadable { .. }

@@ -355,8 +355,11 @@ fn baseline(global: &GlobalArguments, verb: BaselineVerb) -> Result<u8, Error> {
         BaselineVerb::Prune { keep } => {
             let pruned = ops::history::prune(&context, keep)?;
             output(|out| {
-                for generation in &pruned {
+                for generation in &pruned.removed {
                     writeln!(out, "generation {generation}: database removed")?;
+                }
+                for generation in &pruned.in_use {
+                    writeln!(out, "generation {generation}: database is in use, and stays")?;
                 }
                 Ok(())
             })?;

@@ -2,11 +2,14 @@
 
 use super::chain::{self, Chain, Checkpoint, noted};
 use super::{Error, FORMAT, Head, head, is_empty, note};
-use crate::model::event::Event;
+use crate::model::event::{Event, Kind};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
 /// Under which key the last complete check is noted.
 pub(super) const COMPLETE_CHECK: &str = "complete-check";
+
+/// Under which key the highest generation is noted whose coming into force was recorded.
+pub(super) const IN_FORCE: &str = "in-force";
 
 /// The tables. Their text is part of the format: a journal with other tables is none of ours.
 pub(super) const SCHEMA: &str = "
@@ -30,6 +33,7 @@ pub struct Batch<'a> {
     pub(super) transaction: Transaction<'a>,
     head: Head,
     generation: u64,
+    in_force: Option<u64>,
 }
 
 /// Records that were dropped to keep the journal's size.
@@ -57,7 +61,16 @@ impl<'a> Batch<'a> {
         let head = head(&transaction)?;
         let known = note(&transaction, "generation")?;
         let generation = known.and_then(|text| text.parse().ok()).unwrap_or(0);
-        Ok(Batch { transaction, head, generation })
+        let in_force = in_force(&transaction)?;
+        // A journal that was written before this was noted is taken to be complete.
+        let in_force = in_force.or((head.seq > 0).then_some(generation));
+        Ok(Batch { transaction, head, generation, in_force })
+    }
+
+    /// The highest generation whose coming into force was recorded; `None` for a journal that begins
+    /// with the next event, and says nothing of what was before.
+    pub fn in_force(&self) -> Option<u64> {
+        self.in_force
     }
 
     /// Where the chain ends now.
@@ -101,6 +114,9 @@ impl<'a> Batch<'a> {
             .execute((row, &chain.0, text))?;
         self.head = Head { seq, chain };
         self.generation = self.generation.max(event.generation);
+        let in_force = self.in_force.unwrap_or(event.generation);
+        let is_in_force = matches!(event.kind, Kind::Accepted | Kind::PolicyApplied);
+        self.in_force = Some(if is_in_force { in_force.max(event.generation) } else { in_force });
         event.chain = chain.short();
         Ok(event)
     }
@@ -158,6 +174,9 @@ impl<'a> Batch<'a> {
     pub fn commit(self) -> Result<Head, Error> {
         set_note(&self.transaction, "head", &noted(self.head))?;
         set_note(&self.transaction, "generation", &self.generation.to_string())?;
+        if let Some(in_force) = self.in_force {
+            set_note(&self.transaction, IN_FORCE, &in_force.to_string())?;
+        }
         self.transaction.commit()?;
         Ok(self.head)
     }
@@ -190,6 +209,11 @@ impl<'a> Batch<'a> {
         let event = text.and_then(|text| serde_json::from_str::<Event>(&text).ok());
         Ok(event.map(|event| event.time))
     }
+}
+
+/// What is noted of the highest generation whose coming into force was recorded.
+pub(super) fn in_force(connection: &Connection) -> Result<Option<u64>, Error> {
+    Ok(note(connection, IN_FORCE)?.and_then(|text| text.parse().ok()))
 }
 
 fn set_note(connection: &Connection, key: &str, value: &str) -> Result<(), Error> {

@@ -194,6 +194,11 @@ impl Journal {
         Ok(known.unwrap_or(0).max(last.map_or(0, |event| event.generation)))
     }
 
+    /// The highest generation whose coming into force was recorded, if that is known.
+    pub fn in_force(&self) -> Result<Option<u64>, Error> {
+        batch::in_force(&self.connection)
+    }
+
     /// The last complete check whose drift is in the table of what is open.
     pub fn complete_check(&self) -> Result<Option<String>, Error> {
         note(&self.connection, batch::COMPLETE_CHECK)

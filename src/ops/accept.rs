@@ -11,7 +11,8 @@ use super::report::{self, Shelf};
 use super::scan::{self};
 use super::secrets::Secrets;
 use super::{Context, Error, check, key, store};
-use crate::baseline::draft::{Draft, Finished};
+use crate::baseline::copy::Finished;
+use crate::baseline::draft::Draft;
 use crate::baseline::rows::Span;
 use crate::drift::examine::Visit;
 use crate::drift::names;
@@ -134,6 +135,9 @@ pub fn review(context: &Context, id: Option<&str>, writes: bool) -> Result<Revie
         return Err(Error::NothingReviewed(
             "reports: none is stored, so nothing was reviewed; run fim check first".to_owned(),
         ));
+    }
+    if id.is_none() {
+        report::tell_ahead(context, &state)?;
     }
     let report = report::load(&Shelf::new(&state), id)?;
     belongs(context, &state, &force, &report)?;
@@ -495,8 +499,9 @@ impl Review {
         let key = generation::local_key(context, &self.state, secrets)?;
         let finished = self.draft(plan)?;
         let cause = self.cause(reason.clone());
-        let manifest_digest =
+        let published =
             generation::publish(context, &self.state, &self.force.head(), &finished, cause, &key)?;
+        let manifest_digest = published.digest;
         let taken = plan.taken.iter().map(|at| self.changes[*at].path_bytes().into_owned());
         let made = Made {
             kind: Kind::Accepted,
@@ -504,12 +509,14 @@ impl Review {
             config: &self.force.config,
             generation: finished.generation,
             manifest_digest,
+            follows: Some(self.force.baseline.sealed()),
             what: format!("{} changes accepted", plan.taken.len()),
             reason: &reason,
             report: Some(&self.report.id),
             closed: taken.chain(plan.follows.iter().cloned()).collect(),
         };
         record::made(context, &self.state, &made);
+        generation::settled(finished.generation, published)?;
         Ok(Accepted { generation: finished.generation, manifest_digest })
     }
 
@@ -521,6 +528,7 @@ impl Review {
         dir: &std::path::Path,
         reason: String,
     ) -> Result<super::draft::Prepared, Error> {
+        super::draft::refuse_inside(&self.state, dir)?;
         let finished = self.draft(plan)?;
         let cause = self.cause(reason);
         super::draft::hand_out(context, &self.state, &self.force, &finished, cause, dir)

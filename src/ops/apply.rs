@@ -192,14 +192,15 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
         report: None,
         policy_blake3: manifest::digest(text.as_bytes()),
     };
-    applied.manifest_digest =
-        generation::publish(context, &state, &force.head(), &finished, cause, &signer)?;
+    let published = generation::publish(context, &state, &force.head(), &finished, cause, &signer)?;
+    applied.manifest_digest = published.digest;
     let made = Made {
         kind: Kind::PolicyApplied,
         host: force.host(),
         config,
         generation: next,
         manifest_digest: applied.manifest_digest,
+        follows: Some(force.baseline.sealed()),
         what: format!(
             "another policy, {} objects newly covered, {} no longer",
             applied.covered.len(),
@@ -210,6 +211,7 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
         closed: applied.dropped.clone(),
     };
     record::made(context, &state, &made);
+    generation::settled(next, published)?;
     applied.problems = super::init::named(outcome.problems, &rules);
     for list in
         [&mut applied.covered, &mut applied.dropped, &mut applied.drifting, &mut applied.unrecorded]

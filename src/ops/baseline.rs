@@ -208,7 +208,7 @@ pub fn verify(context: &Context) -> Result<Verified, Error> {
     for generation in 1..force.baseline.generation() {
         baseline::verify_old(&state, generation)?;
         let policy = baseline::chained(&state, generation)?.manifest.policy_blake3;
-        super::store::verify_files(&state, &policy)?;
+        super::store::load_chained(&state, &policy)?;
     }
     let generations = baseline::generations(&state)?;
     Ok(Verified {

@@ -248,8 +248,9 @@ fn keep(shelf: &Shelf<'_>, force: &Force, report: &mut Report, store: bool) -> s
     if !store {
         return Ok(());
     }
-    let kept = shelf::store(shelf, report)
-        .and_then(|()| shelf::prune(shelf, force.config.report.keep as usize).map(|_| ()));
+    let kept = shelf::store(shelf, report).and_then(|()| {
+        shelf::prune(shelf, force.config.report.keep as usize, &report.id).map(|_| ())
+    });
     match kept {
         Ok(()) => Ok(()),
         Err(error) => report.mark_unstored(error.to_string()),

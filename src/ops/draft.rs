@@ -5,8 +5,8 @@ use super::force::Force;
 use super::generation::{self, Cause};
 use super::record::{self, Made};
 use super::{Context, Error};
-use crate::baseline::draft::Finished;
-use crate::baseline::{self, Sealed, digest_file};
+use crate::baseline::copy::{Finished, Unfinished};
+use crate::baseline::{self, Sealed, digest_file, publish};
 use crate::model::change::Change;
 use crate::model::event::Kind;
 use crate::model::facts::ObjectType;
@@ -36,6 +36,18 @@ pub struct Prepared {
 fn file(part: Part, generation: u64) -> String {
     let object = part.name(generation);
     object.rsplit('/').next().unwrap_or(&object).to_owned()
+}
+
+/// Refuses a directory inside the state directory: what is put there, and removed there, is not the
+/// administrator's.
+pub fn refuse_inside(state: &StateDir, dir: &Path) -> Result<(), Error> {
+    match state.holds(&super::absolute(dir)?)? {
+        true => Err(Error::Usage(format!(
+            "--draft {}: lies in the state directory; name another",
+            name::show(dir)
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Moves a finished draft out of the state directory, with the manifest that is to be signed.
@@ -183,17 +195,12 @@ pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, 
         ));
     }
     super::store::sweep(&state)?;
-    let object = Part::Database.name(generation);
     let mut from = source.open_file(&file(Part::Database, generation))?;
-    let mut target = state.create_file(&object, 0o600)?;
-    std::io::copy(&mut from, &mut target).map_err(|error| {
-        Error::State(crate::state::error::StateError::writing_io(&object, &error))
-    })?;
-    state.sync_file(&object)?;
+    let taken = Unfinished::copy(&state, &mut from, generation)?;
+    let object = taken.object();
     // Order matters: what was copied is digested, not what could still be swapped.
-    let (digest, bytes) = digest_file(&state.open_file(&object)?, &object)?;
+    let (digest, bytes) = digest_file(&state.open_file(object)?, object)?;
     if digest != parsed.baseline_blake3 || bytes != parsed.baseline_bytes {
-        state.remove(&object)?;
         return Err(broken(
             Part::Database,
             "is not the file that the signed manifest names".to_owned(),
@@ -204,12 +211,9 @@ pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, 
         digest: manifest::digest(&text),
         signer: force.trust.locals[signer].clone(),
     };
-    if let Err(error) = is_what_was_reviewed(&state, &force, sealed) {
-        state.remove(&object)?;
-        return Err(error);
-    }
-    state.write_durably(&Part::Manifest.name(generation), 0o600, &text)?;
-    state.write_durably(&Part::Signature.name(generation), 0o600, &signature)?;
+    is_what_was_reviewed(&state, &force, sealed)?;
+    taken.keep();
+    let published = publish::put_in_force(&state, generation, &text, &signature)?;
     baseline::verify_one(&state, &force.trust, generation)?;
     let made = Made {
         kind: Kind::Accepted,
@@ -217,11 +221,13 @@ pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, 
         config: &force.config,
         generation,
         manifest_digest: manifest::digest(&text),
+        follows: Some(force.baseline.sealed()),
         what: "a generation signed elsewhere".to_owned(),
         reason: &parsed.reason,
         report: parsed.report.as_deref(),
         closed: Vec::new(),
     };
     record::made(context, &state, &made);
+    generation::settled(generation, published)?;
     Ok(super::accept::Accepted { generation, manifest_digest: manifest::digest(&text) })
 }

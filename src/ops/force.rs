@@ -115,6 +115,17 @@ impl KeyDir {
         Ok(dir.rename_durably(old, new)?)
     }
 
+    /// Removes what writers that were cut off left in a directory of the keys' own; there may be
+    /// files of others in it. What is in the state directory goes with the rest of that.
+    pub fn sweep(&self) -> Result<(), Error> {
+        let Some(dir) = &self.own else { return Ok(()) };
+        let is_key = |of: &[u8]| {
+            trust::FILES.iter().any(|object| object.as_bytes().strip_prefix(b"keys/") == Some(of))
+        };
+        dir.sweep_those("", &is_key)?;
+        Ok(())
+    }
+
     /// All public parts and what vouches for them.
     pub fn files(&self, state: &StateDir) -> Result<Option<KeyFiles>, Error> {
         let text = |object| self.text(state, object);
@@ -211,6 +222,42 @@ pub fn told_generation(context: &Context, state: &StateDir) -> u64 {
     })
 }
 
+/// How often what is in force is read again because a writer was at work.
+const TRIES: usize = 8;
+
+/// Reads what is in force, and once more if it does not verify and a writer was at work meanwhile:
+/// keys and generations lie in many files, and not all of them change at the same moment.
+fn steady<T>(
+    context: &Context,
+    state: &StateDir,
+    read: &dyn Fn() -> Result<T, Error>,
+) -> Result<T, Error> {
+    // What cannot be read says for itself why.
+    let look = || {
+        let keys = KeyDir::open(context).and_then(|keys| keys.files(state)).ok();
+        let found = baseline::generations(state).ok();
+        (keys, found.map(|found| found.into_iter().rfind(|files| files.signature)))
+    };
+    let mut seen = look();
+    for _ in 1..TRIES {
+        match read() {
+            Err(
+                error @ (Error::Integrity(_)
+                | Error::Trust(_)
+                | Error::Baseline(baseline::Error::Integrity { .. })),
+            ) => {
+                let now = look();
+                if now == seen {
+                    return Err(error);
+                }
+                seen = now;
+            }
+            other => return other,
+        }
+    }
+    read()
+}
+
 /// Who is believed, and what they signed last: what a new generation follows.
 #[derive(Clone, Debug)]
 pub struct Head {
@@ -223,6 +270,10 @@ pub struct Head {
 impl Head {
     /// Verifies keys, manifest and chain; the database is not looked at, and may be damaged.
     pub fn load(context: &Context, state: &StateDir) -> Result<Head, Error> {
+        steady(context, state, &|| Head::read(context, state))
+    }
+
+    fn read(context: &Context, state: &StateDir) -> Result<Head, Error> {
         let trust = trust(context, state)?;
         let sealed = sealed(context, state, &trust)?;
         let host = &sealed.manifest.host;
@@ -265,7 +316,11 @@ pub struct Force {
 impl Force {
     /// Verifies and opens what is in force.
     pub fn load(context: &Context, state: &StateDir) -> Result<Force, Error> {
-        let Head { trust, sealed } = Head::load(context, state)?;
+        steady(context, state, &|| Force::read(context, state))
+    }
+
+    fn read(context: &Context, state: &StateDir) -> Result<Force, Error> {
+        let Head { trust, sealed } = Head::read(context, state)?;
         let bundle = store::load(state, &sealed.manifest.policy_blake3, &trust)?;
         let config = bundle.config()?;
         let baseline = baseline::open(state, sealed)?;

@@ -3,7 +3,8 @@
 use super::force::{Head, KeyDir};
 use super::secrets::{Role, Secrets};
 use super::{Context, Error};
-use crate::baseline::draft::{self, Finished};
+use crate::baseline::copy::Finished;
+use crate::baseline::publish::{self, Published};
 use crate::model::clock::rfc3339;
 use crate::sign::key::SecretKey;
 use crate::sign::manifest::BaselineManifest;
@@ -60,7 +61,7 @@ pub fn local_key(
     Ok(secrets.open(Role::Local, trust::LOCAL_KEY, &pem)?.0)
 }
 
-/// Signs a finished draft with the local key and puts it in force; returns the manifest's digest.
+/// Signs a finished draft with the local key and puts it in force.
 ///
 /// # Errors
 /// `Integrity` if the key is not the one that is believed; those of the state directory.
@@ -71,7 +72,7 @@ pub fn publish(
     finished: &Finished,
     cause: Cause,
     key: &SecretKey,
-) -> Result<[u8; 32], Error> {
+) -> Result<Published, Error> {
     let public = key.public();
     if !head.trust.locals.contains(&public) {
         return Err(Error::Integrity(format!(
@@ -80,5 +81,16 @@ pub fn publish(
         )));
     }
     let manifest = manifest(context, head, finished, cause, public.fingerprint());
-    Ok(draft::publish(state, &manifest, key)?)
+    Ok(publish::publish(state, &manifest, key)?)
+}
+
+/// What remains to be told of a generation that is in force and recorded.
+///
+/// # Errors
+/// `Other` if it may be gone after a power cut.
+pub fn settled(generation: u64, published: Published) -> Result<(), Error> {
+    match published.doubt {
+        None => Ok(()),
+        Some(doubt) => Err(Error::Other(format!("generation {generation} is in force: {doubt}"))),
+    }
 }

@@ -1,14 +1,15 @@
 //! Generations side by side: history, differences, export, going back, pruning, bundles.
 
 use super::accept::Accepted;
-use super::force::{Force, Head, KeyDir};
+use super::force::{Force, Head, KeyDir, verify_keys};
 use super::generation::{self, Cause};
 use super::record::{self, Made};
 use super::scan::Rules;
-use super::secrets::Secrets;
+use super::secrets::{Role, Secrets};
+use super::store::{self, Bundle};
 use super::{Context, Error};
 use crate::baseline::rows::{Reader, Recorded, Span, Walked};
-use crate::baseline::{self, Baseline, Sealed, digest_file, draft};
+use crate::baseline::{self, Baseline, Sealed, copy};
 use crate::drift::compare::compare;
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::Change;
@@ -20,7 +21,7 @@ use crate::sign::trust;
 use crate::state::StateDir;
 use crate::state::error::StateError;
 use crate::state::names::{self, Part};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 /// One generation of the chain.
@@ -41,6 +42,8 @@ pub fn history(context: &Context) -> Result<Vec<Generation>, Error> {
 
 fn chain(state: &StateDir, in_force: &Head) -> Result<Vec<Generation>, Error> {
     let found = baseline::generations(state)?;
+    let databases: HashSet<u64> =
+        found.iter().filter(|files| files.database).map(|files| files.generation).collect();
     let head = in_force.generation();
     (1..=head)
         .map(|number| {
@@ -48,8 +51,7 @@ fn chain(state: &StateDir, in_force: &Head) -> Result<Vec<Generation>, Error> {
                 true => in_force.sealed.manifest.clone(),
                 false => baseline::chained(state, number)?.manifest,
             };
-            let has_database =
-                found.iter().any(|files| files.generation == number && files.database);
+            let has_database = databases.contains(&number);
             Ok(Generation { manifest, has_database })
         })
         .collect()
@@ -222,7 +224,8 @@ pub fn revert(
 ) -> Result<Accepted, Error> {
     let state = context.state()?;
     let _lock = state.lock("fim baseline revert")?;
-    super::key::settle(&KeyDir::open(context)?, &state, context)?;
+    let dir = KeyDir::open(context)?;
+    super::key::settle(&dir, &state, context)?;
     let head = Head::load(context, &state)?;
     let old = open(&state, &head, generation)?;
     if generation == head.generation() {
@@ -231,55 +234,89 @@ pub fn revert(
         )));
     }
     let key = generation::local_key(context, &state, secrets)?;
-    super::store::sweep(&state)?;
+    store::sweep(&state)?;
     let manifest = old.sealed().manifest.clone();
     // The rules stand in the database, so its policy comes back with it; it must still verify.
-    let bundle = super::store::load(&state, &manifest.policy_blake3, &head.trust)?;
+    let (bundle, policy_blake3) = policy((&state, &dir), &head, &manifest, secrets)?;
     let config = bundle.config()?;
     let next = head.generation() + 1;
-    let object = draft::copy(&state, generation, next)?;
-    let (digest, bytes) = digest_file(&state.open_file(&object)?, &object)?;
-    if digest != manifest.baseline_blake3 {
-        return Err(Error::Integrity(format!(
-            "{object}: is not a copy of generation {generation}; try again"
-        )));
-    }
-    let finished = draft::Finished { generation: next, digest, bytes, entries: manifest.entries };
-    let cause =
-        Cause { reason: reason.to_owned(), report: None, policy_blake3: manifest.policy_blake3 };
-    let manifest_digest = generation::publish(context, &state, &head, &finished, cause, &key)?;
+    let (copied, finished) = copy::copy(&state, &manifest, next)?;
+    copied.keep();
+    let cause = Cause { reason: reason.to_owned(), report: None, policy_blake3 };
+    let published = generation::publish(context, &state, &head, &finished, cause, &key)?;
+    let manifest_digest = published.digest;
     let made = Made {
         kind: Kind::Accepted,
         host: &manifest.host,
         config: &config,
         generation: next,
         manifest_digest,
+        follows: Some(&head.sealed),
         what: format!("the content of generation {generation} again"),
         reason,
         report: None,
         closed: Vec::new(),
     };
     record::made(context, &state, &made);
+    generation::settled(next, published)?;
     Ok(Accepted { generation: next, manifest_digest })
 }
 
-/// Removes the databases of old generations, all but the newest `keep`; returns their numbers.
-/// Manifests stay, so the chain stays whole.
-pub fn prune(context: &Context, keep: u64) -> Result<Vec<u64>, Error> {
-    if keep == 0 {
-        return Err(Error::Usage(
-            "--keep 0: the generation in force is never pruned; keep 1 or more".to_owned(),
-        ));
+/// The policy of an old generation, as it was signed, or signed anew if the site key was rotated
+/// since: the chain vouches for it.
+fn policy(
+    (state, dir): (&StateDir, &KeyDir),
+    head: &Head,
+    old: &BaselineManifest,
+    secrets: &Secrets,
+) -> Result<(Bundle, [u8; 32]), Error> {
+    let digest = old.policy_blake3;
+    let mut bundle = store::load_chained(state, &digest)?;
+    let signer = bundle.manifest.signed_by.clone();
+    if head.trust.sites.iter().any(|site| site.fingerprint() == signer) {
+        return Ok((store::load(state, &digest, &head.trust)?, digest));
+    }
+    let Some(pem) = dir.text(state, trust::SITE_KEY)? else {
+        return Err(Error::Passphrase(format!(
+            "generation {}: its policy was signed by {signer}, a site key that was rotated since, and keys/site, which could sign it anew, is not here; sign its source where that key is, and put it in force with fim policy apply",
+            old.generation
+        )));
+    };
+    let site = secrets.open(Role::Site, trust::SITE_KEY, &pem)?.0;
+    verify_keys(&head.trust, &site.public(), &head.sealed.signer)?;
+    bundle.manifest.signed_by = site.public().fingerprint();
+    let digest = bundle.store(state, &site)?;
+    Ok((bundle, digest))
+}
+
+/// What became of old databases.
+#[derive(Clone, Debug, Default)]
+pub struct Pruned {
+    /// Generations whose database was removed.
+    pub removed: Vec<u64>,
+    /// Those whose database another command reads at this moment; it stays.
+    pub in_use: Vec<u64>,
+}
+
+/// Removes the databases of old generations, all but the newest `keep`. Manifests stay, so the chain
+/// stays whole.
+pub fn prune(context: &Context, keep: u64) -> Result<Pruned, Error> {
+    if keep < 2 {
+        return Err(Error::Usage(format!(
+            "--keep {keep}: the generation in force and the one before it are never pruned; keep 2 or more"
+        )));
     }
     let state = context.state()?;
     let _lock = state.lock("fim baseline prune")?;
     let force = Force::load(context, &state)?;
     let oldest = force.baseline.generation().saturating_sub(keep - 1);
-    let mut pruned = Vec::new();
+    let mut pruned = Pruned::default();
     for files in baseline::generations(&state)? {
         if files.database && files.generation < oldest {
-            state.remove(&Part::Database.name(files.generation))?;
-            pruned.push(files.generation);
+            match state.remove_unused(&Part::Database.name(files.generation))? {
+                true => pruned.removed.push(files.generation),
+                false => pruned.in_use.push(files.generation),
+            }
         }
     }
     Ok(pruned)

@@ -1,14 +1,16 @@
 //! `fim init`: keys, a signed policy, and the first generation, or with `--force` the next one.
 
 use super::force::{self, KeyDir};
+use super::generation;
 use super::record::{self, Made};
 use super::scan::{self, Rules};
 use super::secrets::{Role, Secrets};
 use super::source;
 use super::store::{self, Bundle};
 use super::{Context, Error};
-use crate::baseline::draft::{self, About, Draft, Finished};
-use crate::baseline::{self, Sealed};
+use crate::baseline::copy::Finished;
+use crate::baseline::draft::{About, Draft};
+use crate::baseline::{self, Sealed, publish};
 use crate::config::Config;
 use crate::drift::entry::recorded_attributes;
 use crate::drift::examine::{Outcome, Visit};
@@ -138,8 +140,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         }
     };
     let state = StateDir::create(&context.state_path)?.guarded()?;
-    take_over(&state)?;
+    refuse_foreign(&state)?;
     let _lock = state.lock("fim init")?;
+    state.make_private()?;
     for dir in [
         crate::state::names::BASELINE,
         crate::state::names::POLICY,
@@ -149,6 +152,7 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         state.make_dir(dir)?;
     }
     let dir = KeyDir::create(context)?;
+    dir.sweep()?;
     let previous = previous(context, &state, &dir, options)?;
     let host = match &previous {
         Some(previous) => previous.manifest.host.clone(),
@@ -178,9 +182,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
 
     let active = scan::active(&policy.policy.rules, &context.root, &host)?;
     let rules = Rules { rules: policy.policy.rules, active };
-    let generation = previous.as_ref().map_or(1, |previous| previous.manifest.generation + 1);
+    let next = previous.as_ref().map_or(1, |previous| previous.manifest.generation + 1);
     let scope = Scope::everything(context.root.clone());
-    let recorded = record(context, &state, &rules, &scope, generation).inspect_err(|_| {
+    let recorded = record(context, &state, &rules, &scope, next).inspect_err(|_| {
         // A draft that ran into a full disk must not keep it full. The first error is the one to
         // tell; the next writer sweeps again.
         let _ = store::sweep(&state);
@@ -190,29 +194,32 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         baseline_bytes: recorded.finished.bytes,
         created,
         entries: recorded.finished.entries,
-        generation,
+        generation: next,
         host: host.clone(),
         policy_blake3,
-        previous_manifest_blake3: previous.map(|previous| previous.digest),
-        reason: if generation == 1 { "init".to_owned() } else { "init --force".to_owned() },
+        previous_manifest_blake3: previous.as_ref().map(|previous| previous.digest),
+        reason: if next == 1 { "init".to_owned() } else { "init --force".to_owned() },
         report: None,
         signed_by: keys.local.public().fingerprint(),
     };
-    let manifest_digest = draft::publish(&state, &manifest, &keys.local)?;
+    let published = publish::publish(&state, &manifest, &keys.local)?;
+    let manifest_digest = published.digest;
     let made = Made {
         kind: Kind::Accepted,
         host: &host,
         config: &context.config,
-        generation,
+        generation: next,
         manifest_digest,
+        follows: previous.as_ref(),
         what: format!("{} objects recorded", recorded.finished.entries),
         reason: &manifest.reason,
         report: None,
         closed: Vec::new(),
     };
     record::made(context, &state, &made);
+    generation::settled(next, published)?;
     Ok(Summary {
-        generation,
+        generation: next,
         host,
         manifest_digest,
         objects: recorded.finished.entries,
@@ -300,24 +307,16 @@ pub(super) fn plain_host(text: &str) -> String {
     if kept.is_empty() { "localhost".to_owned() } else { kept }
 }
 
-/// Sees that a directory that was there before is fim's own or empty, and makes it mode 0700.
-fn take_over(state: &StateDir) -> Result<(), Error> {
-    const OWN: [&str; 8] = [
-        names::BASELINE,
-        names::POLICY,
-        names::KEYS,
-        names::REPORTS,
-        names::JOURNAL,
-        names::LOCK,
-        names::WATCH_LOCK,
-        "lost+found",
-    ];
-    let entries = state.list("")?;
-    let is_own = |entry: &Vec<u8>| OWN.iter().any(|own| own.as_bytes() == entry.as_slice());
-    if !entries.is_empty() && !entries.iter().any(is_own) {
+/// Refuses a directory that was there before and holds anything that is not `fim`'s, unless it holds
+/// a generation, too. What mkfs leaves in a file system of its own is nobody's.
+fn refuse_foreign(state: &StateDir) -> Result<(), Error> {
+    let is_foreign = |entry: &Vec<u8>| !names::is_own(entry) && entry != b"lost+found";
+    if state.list("")?.iter().any(is_foreign)
+        && !baseline::generations(state)?.iter().any(|files| files.signature)
+    {
         return Err(Error::State(StateError::Foreign(name::show(state.path()))));
     }
-    Ok(state.make_private()?)
+    Ok(())
 }
 
 /// Whether there are keys already; asked before anything is written, so that a refusal for want of

@@ -1,11 +1,12 @@
 //! `fim key`: which keys there are, other passphrases, and new keys in the place of old ones.
 
 use super::force::{Force, KeyDir, verify_keys};
+use super::generation;
 use super::record::{self, Made};
 use super::secrets::{Role, Secrets};
 use super::store::{self, Bundle};
 use super::{Context, Error};
-use crate::baseline::draft;
+use crate::baseline::{copy, publish};
 use crate::model::clock::rfc3339;
 use crate::model::event::Kind;
 use crate::sign::key::{self, PublicKey, SecretKey};
@@ -198,7 +199,7 @@ pub fn rotate(
         }
         None => old.manifest.policy_blake3,
     };
-    draft::copy(&state, old.manifest.generation, generation)?;
+    copy::copy(&state, &old.manifest, generation)?.0.keep();
     let manifest = BaselineManifest {
         created: rfc3339(context.clock.now()),
         generation,
@@ -209,32 +210,58 @@ pub fn rotate(
         signed_by: signing_local.public().fingerprint(),
         ..old.manifest
     };
-    let manifest_digest = draft::publish(&state, &manifest, signing_local)?;
-    // What is in force is known here, and pins name the old keys still: nothing is asked again.
-    let files = dir.files(&state)?.ok_or_else(|| {
-        Error::Integrity("keys: gone while they were rotated; restore them from a copy".to_owned())
-    })?;
-    let public = |key: Option<SecretKey>| key.map(|key| key.public());
-    finish(&dir, &state, &files, (public(new_site), public(new_local)))?;
+    let published = publish::publish(&state, &manifest, signing_local)?;
+    // Order matters: should a power cut take the new generation away, the old keys must be there. The
+    // next command that uses a key finishes the rotation.
+    let finished = published.doubt.is_none().then(|| {
+        // What is in force is known here, and pins name the old keys still: nothing is asked again.
+        let files = dir.files(&state)?.ok_or_else(|| {
+            Error::Integrity(
+                "keys: gone while they were rotated; restore them from a copy".to_owned(),
+            )
+        })?;
+        let public = |key: Option<SecretKey>| key.map(|key| key.public());
+        finish(&dir, &state, &files, (public(new_site), public(new_local)))
+    });
     let names: Vec<&str> = keys.iter().map(|(role, _, _)| role.word()).collect();
     let made = Made {
         kind: Kind::Accepted,
         host: force.host(),
         config: &force.config,
+        follows: Some(force.baseline.sealed()),
         generation,
-        manifest_digest,
+        manifest_digest: published.digest,
         what: format!("new keys: {}", names.join(", ")),
         reason,
         report: None,
         closed: Vec::new(),
     };
     record::made(context, &state, &made);
+    finished.transpose()?;
+    generation::settled(made.generation, published)?;
     Ok(Rotated { generation, keys })
 }
 
 /// Finishes a rotation whose generation is in force, or sweeps one that did not get so far: the
 /// first thing any command does that uses a secret key. Only under the lock.
 pub fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), Error> {
+    dir.sweep()?;
+    if !is_pending(dir, state)? {
+        return Ok(());
+    }
+    let Some(files) = dir.files(state)? else { return Ok(()) };
+    let believed = trust::believe(&files, &context.pins)?;
+    let sealed = super::force::sealed(context, state, &believed)?;
+    let policy = store::load(state, &sealed.manifest.policy_blake3, &believed)?.manifest;
+    let next =
+        |text: &Option<String>| text.as_deref().and_then(|text| PublicKey::from_openssh(text).ok());
+    let site = next(&files.site_next_pub).filter(|key| key.fingerprint() == policy.signed_by);
+    let local = next(&files.local_next_pub).filter(|key| *key == sealed.signer);
+    finish(dir, state, &files, (site, local))
+}
+
+/// Whether a rotation was cut off.
+pub fn is_pending(dir: &KeyDir, state: &StateDir) -> Result<bool, Error> {
     let mut pending = false;
     for object in [
         trust::SITE_NEXT_KEY,
@@ -246,15 +273,7 @@ pub fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), E
     ] {
         pending |= dir.text(state, object)?.is_some();
     }
-    let Some(files) = dir.files(state)?.filter(|_| pending) else { return Ok(()) };
-    let believed = trust::believe(&files, &context.pins)?;
-    let sealed = super::force::sealed(context, state, &believed)?;
-    let policy = store::load(state, &sealed.manifest.policy_blake3, &believed)?.manifest;
-    let next =
-        |text: &Option<String>| text.as_deref().and_then(|text| PublicKey::from_openssh(text).ok());
-    let site = next(&files.site_next_pub).filter(|key| key.fingerprint() == policy.signed_by);
-    let local = next(&files.local_next_pub).filter(|key| *key == sealed.signer);
-    finish(dir, state, &files, (site, local))
+    Ok(pending)
 }
 
 /// Gives the new keys that are in force the names of the old ones, and drops those that are not.

@@ -2,6 +2,7 @@
 
 use super::force::{Force, KeyDir};
 use super::init::named;
+use super::key;
 use super::scan::{self, Rules};
 use super::secrets::{Role, Secrets};
 use super::source::{self, PolicyFile};
@@ -224,6 +225,11 @@ pub fn sign(
 fn site_key(context: &Context, secrets: &Secrets) -> Result<SecretKey, Error> {
     let state = context.state()?;
     let dir = KeyDir::open(context)?;
+    if key::is_pending(&dir, &state)? {
+        // The site key that is in force may still have another name.
+        let _lock = state.lock("fim policy sign")?;
+        key::settle(&dir, &state, context)?;
+    }
     let Some(pem) = dir.text(&state, trust::SITE_KEY)? else {
         return Err(Error::Passphrase(
             "keys/site: is not here; sign where it is, or name its public half with --site-key"

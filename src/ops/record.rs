@@ -1,5 +1,8 @@
 //! What commands leave in the journal: that a generation came into force, and what a check found.
 //!
+//! A generation is in force before that is recorded. Should the command end in between, whoever
+//! writes next records it afterwards, from its manifest.
+//!
 //! A journal that cannot be written never fails the command: that is told, and the command's own
 //! result stands. One that is damaged is set aside, and the first record of the new one says so.
 
@@ -8,6 +11,7 @@ use super::force::Force;
 use super::{Context, deliver, people};
 use crate::alert::ledger::{self, Teller};
 use crate::alert::stamp::Stamp;
+use crate::baseline::{self, Sealed};
 use crate::config::Config;
 use crate::journal::batch::Batch;
 use crate::journal::drift::Open;
@@ -34,6 +38,8 @@ pub struct Made<'a> {
     pub generation: u64,
     /// Digest of its manifest.
     pub manifest_digest: [u8; 32],
+    /// What was in force before, if anything was.
+    pub follows: Option<&'a Sealed>,
     /// What was done, for the message: `3 changes accepted`.
     pub what: String,
     /// Why, in the administrator's words.
@@ -55,6 +61,9 @@ pub fn made(context: &Context, state: &StateDir, made: &Made<'_>) {
     event.digest = Some(hex(&made.manifest_digest));
     event.who = Some(who);
     let before = write(context, state, (&stamp, made.config), made.generation > 1, &|batch| {
+        if let Some(follows) = made.follows {
+            afterwards(batch, state, &stamp, follows)?;
+        }
         for path in &made.closed {
             batch.close(path)?;
         }
@@ -63,6 +72,72 @@ pub fn made(context: &Context, state: &StateDir, made: &Made<'_>) {
     if let Some(before) = before {
         deliver::deliver(context, state, made.config, before);
     }
+}
+
+/// Records generations that came into force and were not recorded, if there are any: for the daemon,
+/// before it has the journal.
+pub fn catch_up(context: &Context, state: &StateDir, force: &Force) {
+    let generation = force.baseline.generation();
+    let known = Journal::open(state)
+        .and_then(|journal| journal.map_or(Ok(None), |journal| journal.in_force()));
+    // What cannot be read is told by whoever writes.
+    let is_behind = matches!(known, Ok(Some(known)) if known < generation);
+    if !is_behind || !is_settled(state) {
+        return;
+    }
+    let stamp = Stamp::new(context.clock.now(), force.host(), generation);
+    write(context, state, (&stamp, &force.config), true, &|batch| {
+        afterwards(batch, state, &stamp, force.baseline.sealed())
+    });
+}
+
+/// Whether nobody is about to record a generation that he put in force.
+fn is_settled(state: &StateDir) -> bool {
+    state.writer().is_ok_and(|writer| writer.is_none())
+}
+
+/// Appends what is missing of generations up to `head`.
+fn afterwards(
+    batch: &mut Batch<'_>,
+    state: &StateDir,
+    stamp: &Stamp,
+    head: &Sealed,
+) -> Result<(), journal::Error> {
+    let Some(known) = batch.in_force() else { return Ok(()) };
+    let manifest = |generation: u64| match generation == head.manifest.generation {
+        true => Ok((head.manifest.clone(), head.digest)),
+        false => {
+            baseline::chained(state, generation).map(|chained| (chained.manifest, chained.digest))
+        }
+    };
+    for generation in known.saturating_add(1)..=head.manifest.generation {
+        let event = match manifest(generation) {
+            Ok((told, digest)) => {
+                let is_policy = generation > 1
+                    && manifest(generation - 1)
+                        .is_ok_and(|(before, _)| before.policy_blake3 != told.policy_blake3);
+                let kind = if is_policy { Kind::PolicyApplied } else { Kind::Accepted };
+                let message = format!(
+                    "generation {generation} is in force, made {}: recorded afterwards, because the command that made it did not come to it",
+                    told.created
+                );
+                let mut event = stamp.event(kind, Severity::Info, message);
+                event.generation = generation;
+                event.reason = Some(told.reason);
+                event.report = told.report;
+                event.digest = Some(hex(&digest));
+                event
+            }
+            Err(error) => {
+                let text = format!(
+                    "generation {generation} came into force and was not recorded, and its manifest does not say why: {error}"
+                );
+                stamp.degraded(Severity::High, &text)
+            }
+        };
+        batch.append(event)?;
+    }
+    Ok(())
 }
 
 /// Records what a stored check found, and keeps what is open, as far as the check reached.
@@ -81,6 +156,9 @@ pub fn checked(
     let is_watched = state.watch_holder().is_ok_and(|holder| holder.is_some());
     let teller = if is_watched { Teller::Alert } else { Teller::Report };
     write(context, state, (&stamp, &force.config), true, &|batch| {
+        if batch.in_force().is_some_and(|known| known < generation) && is_settled(state) {
+            afterwards(batch, state, &stamp, force.baseline.sealed())?;
+        }
         for (path, text) in differing {
             let message = format!("{}: {text}", name::escape(path));
             let event = stamp.event(Kind::SourceDiffers, Severity::Critical, message).about(path);

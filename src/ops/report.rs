@@ -1,12 +1,14 @@
 //! `fim report`: what is stored, shown and verified again.
 
 use super::{Context, Error};
+use crate::model::clock::Clock;
 use crate::model::name;
 use crate::report::Report;
 use crate::report::shelf::{self, ShelfDir, ShelfError};
 use crate::state::StateDir;
 use crate::state::error::StateError;
 use crate::state::names::REPORTS;
+use chrono::{DateTime, Utc};
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -71,6 +73,10 @@ impl ShelfDir for Shelf<'_> {
     fn remove(&self, name: &str) -> io::Result<()> {
         self.state.remove(&Shelf::object(name)).map_err(plain)
     }
+
+    fn now(&self) -> DateTime<Utc> {
+        Clock::System.now()
+    }
 }
 
 fn shelf_error(error: ShelfError) -> Error {
@@ -109,7 +115,22 @@ pub fn list(context: &Context) -> Result<Vec<Listed>, Error> {
 /// One stored report, verified; the latest if none is named.
 pub fn show(context: &Context, id: Option<&str>) -> Result<Report, Error> {
     let state = context.state()?;
+    if id.is_none() {
+        tell_ahead(context, &state)?;
+    }
     load(&Shelf::new(&state), id)
+}
+
+/// Tells reports that are of a time to come, because none of them is taken for the latest.
+pub fn tell_ahead(context: &Context, state: &StateDir) -> Result<(), Error> {
+    let ahead = shelf::ahead(&Shelf::new(state)).map_err(shelf_error)?;
+    if let Some(first) = ahead.first() {
+        (context.warn)(&format!(
+            "reports/{first}.json: one of {} reports of a time to come, by a clock that was wrong, or planted; none is taken for the latest; remove them, or name one by its ID",
+            ahead.len()
+        ));
+    }
+    Ok(())
 }
 
 /// The same from a shelf.
@@ -117,7 +138,9 @@ pub fn load(shelf: &Shelf<'_>, id: Option<&str>) -> Result<Report, Error> {
     let id = match id {
         Some(id) => shelf::find(shelf, id).map_err(shelf_error)?,
         None => shelf::latest(shelf).map_err(shelf_error)?.ok_or_else(|| {
-            Error::Usage("reports: none is stored; run fim check first".to_owned())
+            Error::Usage(
+                "reports: none is stored of the present or before; run fim check first".to_owned(),
+            )
         })?,
     };
     shelf::load(shelf, &id).map_err(shelf_error)

@@ -2,7 +2,7 @@
 //! in which each file has a line.
 
 use super::Error;
-use crate::baseline::{self, draft};
+use crate::baseline::{self, publish};
 use crate::config::{self, Config};
 use crate::model::name;
 use crate::policy::files::MemoryFiles;
@@ -143,10 +143,10 @@ impl Bundle {
 }
 
 /// Removes what writers that were cut off have left: unsigned generations and policies, and files
-/// that were not renamed into place. Only under the lock.
+/// that were not renamed into place and that nobody has open. Only under the lock.
 pub fn sweep(state: &StateDir) -> Result<(), Error> {
-    draft::sweep(state)?;
-    for dir in [KEYS, REPORTS] {
+    publish::sweep(state)?;
+    for dir in ["", KEYS, REPORTS] {
         match state.sweep(dir) {
             Ok(_) | Err(StateError::Missing(_)) => {}
             Err(error) => return Err(error.into()),
@@ -185,6 +185,7 @@ fn referred(state: &StateDir) -> Result<Option<BTreeSet<[u8; 32]>>, Error> {
     for files in baseline::generations(state)?.into_iter().filter(|files| files.manifest) {
         let text = match state.read(&Part::Manifest.name(files.generation), FILE_LIMIT) {
             Ok(text) => text,
+            Err(StateError::Missing(_)) => continue,
             Err(StateError::NotRegular(_) | StateError::TooLarge { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
@@ -211,8 +212,8 @@ fn policy_error(error: StateError) -> Error {
     }
 }
 
-/// Verifies the files of a policy by the digest that a chained manifest names.
-pub fn verify_files(state: &StateDir, digest: &[u8; 32]) -> Result<(), Error> {
+/// Reads the policy that a chained manifest names, and verifies it by its digest alone.
+pub fn load_chained(state: &StateDir, digest: &[u8; 32]) -> Result<Bundle, Error> {
     let dir = policy_dir(digest);
     let object = format!("{dir}/{POLICY_MANIFEST}");
     let text = state.read(&object, FILE_LIMIT).map_err(policy_error)?;
@@ -220,7 +221,8 @@ pub fn verify_files(state: &StateDir, digest: &[u8; 32]) -> Result<(), Error> {
         return Err(broken(&object, "is not the one that a signed baseline names"));
     }
     let parsed = PolicyManifest::parse(&text).map_err(|cause| broken(&object, cause))?;
-    read_files(state, &dir, &parsed).map(|_| ())
+    let files = read_files(state, &dir, &parsed)?;
+    Ok(Bundle { manifest: parsed, files })
 }
 
 /// The files that a verified manifest names, each with its digest.

@@ -8,6 +8,7 @@ use super::Report;
 use super::changes::Room;
 use super::json::{self, ReportError, is_id};
 use crate::model::name;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -45,6 +46,9 @@ pub trait ShelfDir: Sync {
     /// # Errors
     /// Those of the file system.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// The present time: reports may be of a later one.
+    fn now(&self) -> DateTime<Utc>;
 }
 
 /// Why a stored report cannot be had.
@@ -119,12 +123,32 @@ pub fn list(dir: &dyn ShelfDir) -> Result<Vec<String>, ShelfError> {
     Ok(ids)
 }
 
-/// The newest stored report's ID, if there is any.
+/// The newest stored report's ID, if there is any that is not [`ahead`] of its time.
 ///
 /// # Errors
 /// Those of the directory.
 pub fn latest(dir: &dyn ShelfDir) -> Result<Option<String>, ShelfError> {
-    Ok(list(dir)?.pop())
+    Ok(list_present(dir)?.pop())
+}
+
+/// The IDs of stored reports that are of a time to come: by a clock that was wrong, or planted. They
+/// are never the latest, and nothing is new or open by them.
+///
+/// # Errors
+/// Those of the directory.
+pub fn ahead(dir: &dyn ShelfDir) -> Result<Vec<String>, ShelfError> {
+    let horizon = horizon(dir);
+    Ok(list(dir)?.into_iter().filter(|id| id[..SECOND] > *horizon).collect())
+}
+
+fn list_present(dir: &dyn ShelfDir) -> Result<Vec<String>, ShelfError> {
+    let horizon = horizon(dir);
+    Ok(list(dir)?.into_iter().filter(|id| id[..SECOND] <= *horizon).collect())
+}
+
+/// The last second of which a report may be, as it stands in an ID.
+fn horizon(dir: &dyn ShelfDir) -> String {
+    (dir.now() + AHEAD).format("%Y%m%dT%H%M%SZ").to_string()
 }
 
 /// The ID of the one stored report whose ID is, or begins with, `id`.
@@ -173,14 +197,14 @@ fn read(dir: &dyn ShelfDir, id: &str, room: Option<Room<'_>>) -> Result<Report, 
     }
 }
 
-/// The stored reports, newest first, each read when it is asked for.
+/// The stored reports, newest first, each read when it is asked for; without those [`ahead`].
 ///
 /// # Errors
 /// Those of the directory; those of a report stand in its place.
 pub fn newest_first(
     dir: &dyn ShelfDir,
 ) -> Result<impl Iterator<Item = Result<Report, ShelfError>>, ShelfError> {
-    Ok(list(dir)?.into_iter().rev().map(move |id| load(dir, &id)))
+    Ok(list_present(dir)?.into_iter().rev().map(move |id| load(dir, &id)))
 }
 
 /// The same without their changes.
@@ -190,7 +214,7 @@ pub fn newest_first(
 pub fn newest_heads(
     dir: &dyn ShelfDir,
 ) -> Result<impl Iterator<Item = Result<Report, ShelfError>>, ShelfError> {
-    Ok(list(dir)?.into_iter().rev().map(move |id| head(dir, &id)))
+    Ok(list_present(dir)?.into_iter().rev().map(move |id| head(dir, &id)))
 }
 
 /// Stores a sealed report under its ID.
@@ -207,22 +231,31 @@ pub fn store(dir: &dyn ShelfDir, report: &Report) -> Result<(), ShelfError> {
         .map_err(|source| ShelfError::Io { name, source })
 }
 
-/// Removes the oldest reports until `keep` are left; gives how many were removed.
+/// Removes reports until `keep` are left, those [`ahead`] first, then the oldest, and never `stored`;
+/// gives how many were removed.
 ///
 /// # Errors
 /// Those of the directory; what was removed before stays removed.
-pub fn prune(dir: &dyn ShelfDir, keep: usize) -> Result<usize, ShelfError> {
+pub fn prune(dir: &dyn ShelfDir, keep: usize, stored: &str) -> Result<usize, ShelfError> {
     let ids = list(dir)?;
     let surplus = ids.len().saturating_sub(keep);
-    for id in &ids[..surplus] {
+    let horizon = horizon(dir);
+    let (present, ahead): (Vec<_>, Vec<_>) =
+        ids.into_iter().partition(|id| id[..SECOND] <= *horizon);
+    let removable = ahead.iter().chain(&present).filter(|id| *id != stored);
+    let mut removed = 0;
+    for id in removable.take(surplus) {
         let name = file_name(id);
         dir.remove(&name).map_err(|source| ShelfError::Io { name, source })?;
+        removed += 1;
     }
-    Ok(surplus)
+    Ok(removed)
 }
 
 /// What the name of a stored report has after its ID.
 const SUFFIX: &str = ".json";
+/// How far ahead of the clock a report may be and still count as one of the present.
+const AHEAD: TimeDelta = TimeDelta::days(1);
 /// Length of the part of an ID that says the second.
 const SECOND: usize = 16;
 
@@ -274,6 +307,10 @@ mod tests {
         fn remove(&self, name: &str) -> io::Result<()> {
             self.0.lock().unwrap().remove(name).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
         }
+
+        fn now(&self) -> DateTime<Utc> {
+            "2026-11-20T12:00:00Z".parse().unwrap()
+        }
     }
 
     fn stored(dir: &Memory, started: &str) -> Report {
@@ -301,10 +338,30 @@ mod tests {
         assert!(matches!(find(&dir, "2025"), Err(ShelfError::Unknown { .. })));
         let newest: Vec<_> = newest_first(&dir).unwrap().map(Result::unwrap).collect();
         assert_eq!(newest[0], third);
-        assert_eq!(prune(&dir, 5).unwrap(), 0);
-        assert_eq!(prune(&dir, 1).unwrap(), 2);
+        assert_eq!(prune(&dir, 5, &third.id).unwrap(), 0);
+        assert_eq!(prune(&dir, 1, &third.id).unwrap(), 2);
         assert_eq!(list(&dir).unwrap(), [third.id]);
         assert!(dir.bytes("notes.txt").is_ok());
+    }
+
+    #[test]
+    fn a_report_of_a_time_to_come_is_never_the_latest_and_the_first_to_go() {
+        let dir = Memory::default();
+        let later = stored(&dir, "2026-11-22T00:00:00.000Z");
+        assert_eq!(latest(&dir).unwrap(), None);
+        let second = stored(&dir, "2026-11-19T02:15:00.000Z");
+        let first = stored(&dir, "2026-11-18T02:15:00.000Z");
+        // A clock may be a little ahead.
+        let soon = stored(&dir, "2026-11-21T11:00:00.000Z");
+        dir.put("99991231T235959Z-0123456789abcdef.json", b"planted");
+        assert_eq!(latest(&dir).unwrap().as_ref(), Some(&soon.id));
+        assert_eq!(ahead(&dir).unwrap(), [later.id.as_str(), "99991231T235959Z-0123456789abcdef"]);
+        assert_eq!(newest_first(&dir).unwrap().count(), 3);
+        assert_eq!(find(&dir, &later.id).unwrap(), later.id);
+        assert_eq!(prune(&dir, 3, &second.id).unwrap(), 2);
+        assert_eq!(list(&dir).unwrap(), [&first.id, &second.id, &soon.id].map(String::clone));
+        assert_eq!(prune(&dir, 1, &first.id).unwrap(), 2);
+        assert_eq!(list(&dir).unwrap(), [first.id]);
     }
 
     #[test]

@@ -54,11 +54,29 @@ pub const LOCAL_NEXT_PUB_SIG: &str = "keys/local.next.pub.sig";
 /// The text for `ssh-keygen -Y verify`; never an input to what is believed.
 pub const ALLOWED_SIGNERS: &str = "keys/allowed_signers";
 
+/// All of them.
+pub const FILES: [&str; 14] = [
+    SITE_KEY,
+    SITE_PUB,
+    SITE_PUB_SIG,
+    SITE_OLD_PUB,
+    SITE_NEXT_KEY,
+    SITE_NEXT_PUB,
+    SITE_NEXT_PUB_SIG,
+    LOCAL_KEY,
+    LOCAL_PUB,
+    LOCAL_PUB_SIG,
+    LOCAL_NEXT_KEY,
+    LOCAL_NEXT_PUB,
+    LOCAL_NEXT_PUB_SIG,
+    ALLOWED_SIGNERS,
+];
+
 /// What a local key's comment begins with; the host's name follows.
 pub const LOCAL_COMMENT: &str = "local@";
 
 /// The texts of the key files, exactly as they are stored.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyFiles {
     /// [`SITE_PUB`].
     pub site_pub: String,

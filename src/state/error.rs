@@ -16,7 +16,7 @@ pub enum StateError {
     NotDirectory(String),
     /// A directory with other people's files in it.
     #[error(
-        "{0}: holds files and none of fim's; name an empty directory, or one to be made, with --state"
+        "{0}: holds files that are not fim's; name an empty directory, or one to be made, with --state"
     )]
     Foreign(String),
     /// A file or directory below is not there.
@@ -45,6 +45,22 @@ pub enum StateError {
         pid: u32,
         /// What it does.
         command: String,
+    },
+    /// The lock's file is not the one that was locked any more: somebody removed or replaced it, and
+    /// another may write as well.
+    #[error(
+        "{0}: was removed or replaced while it was held; nothing more was written; see who did it, and try again"
+    )]
+    LockLost(String),
+    /// What was written is in place, but that may not be on disk yet.
+    #[error(
+        "{name}: is in place, but may not survive a power cut, as its directory could not be brought to disk ({cause}); see whether the file system of the state directory is in order"
+    )]
+    Unsynced {
+        /// What is in place.
+        name: String,
+        /// What the kernel said.
+        cause: String,
     },
     /// No space, no inodes or no quota left.
     #[error("{name}: {cause}; make room in the file system of the state directory")]
@@ -112,6 +128,11 @@ impl StateError {
             }
             other => StateError::Io { name: shown, cause: cause(other) },
         }
+    }
+
+    /// What it means that a directory could not be synced after a name in it was changed.
+    pub(super) fn unsynced(name: &str, errno: Errno) -> StateError {
+        StateError::Unsynced { name: name::escape(name.as_bytes()), cause: cause(errno) }
     }
 
     /// What a failure to write means.

@@ -2,11 +2,14 @@
 //!
 //! A lock is a kernel lock on an open file and ends with the process, however that ends. What the
 //! file says is for the message only and may be a moment old.
+//!
+//! Files that are in use are held by shared locks of the same kind, so that whoever cleans up lets
+//! them alone.
 
-use super::error::{StateError, cause};
+use super::error::StateError;
 use crate::model::clock::{self, Clock};
 use crate::model::name;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, fstat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -32,12 +35,16 @@ impl Lock {
         let mut lock = Lock { file };
         let started = clock::rfc3339(Clock::System.now());
         let note = format!("{} {purpose} {started}\n", std::process::id());
-        // Only now may what the last holder wrote be thrown away.
-        lock.file
-            .set_len(0)
-            .and_then(|()| lock.file.write_all(note.as_bytes()))
-            .map_err(|error| writing(name, &error))?;
+        // Only now may what the last holder wrote be thrown away. Where there is no room for the note,
+        // the one who comes second learns less, and the one who makes room still can.
+        let _ = lock.file.set_len(0).and_then(|()| lock.file.write_all(note.as_bytes()));
         Ok(lock)
+    }
+
+    /// Device and inode of the file that is locked.
+    pub(super) fn identity(&self, name: &str) -> Result<(u64, u64), StateError> {
+        let stat = fstat(&self.file).map_err(|errno| StateError::reading(name, errno))?;
+        Ok((stat.st_dev, stat.st_ino))
     }
 }
 
@@ -49,11 +56,15 @@ impl Drop for Lock {
     }
 }
 
-fn writing(name: &str, error: &std::io::Error) -> StateError {
-    match Errno::from_io_error(error) {
-        Some(errno) => StateError::writing(name, errno),
-        None => StateError::Io { name: name.to_owned(), cause: cause(Errno::IO) },
-    }
+/// Marks an open file as in use until it is closed; whether that could be done, because nobody is
+/// about to remove it. Where the file system has no such locks, it counts as done.
+pub(super) fn share(file: &File) -> bool {
+    !matches!(flock(file, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK))
+}
+
+/// Whether somebody has marked the file as in use. If not, nobody can until this one is closed.
+pub(super) fn is_shared(file: &File) -> bool {
+    matches!(flock(file, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK))
 }
 
 /// Who holds the lock of an open file; `None` if nobody does. It is taken for an instant, shared,

@@ -2,12 +2,14 @@
 //!
 //! No name is followed through a link, nothing but regular files is opened, and what is written is
 //! on disk under its name before a call returns, or not there at all. What the files mean is not
-//! known here; `names.rs` has their names, `lock.rs` keeps writers apart.
+//! known here; `names.rs` has their names, `lock.rs` keeps writers apart, `sweep.rs` removes what they
+//! leave behind.
 
 pub mod database;
 pub mod error;
 pub mod lock;
 pub mod names;
+mod sweep;
 
 use crate::model::name;
 use error::{StateError, cause};
@@ -23,6 +25,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// How a directory on the way is opened: as itself, never through a link.
 const DIRECTORY: OFlags =
@@ -35,6 +38,9 @@ const REGULAR: OFlags =
 /// What messages call a file that has no name.
 const SCRATCH: &str = "scratch";
 
+/// How often a lock is taken again whose file was removed meanwhile.
+const LOCK_TRIES: usize = 16;
+
 /// How deep below the state directory anything lies at most; `fim` itself needs four.
 const MAX_DEPTH: usize = 32;
 
@@ -45,6 +51,8 @@ pub struct StateDir {
     path: PathBuf,
     /// Whether all below it must be written by nobody else, as it is itself.
     is_guarded: bool,
+    /// Device and inode of the file that was locked last to write generations.
+    locked: Mutex<Option<(u64, u64)>>,
 }
 
 /// What an error of the kernel means to whoever reads, or writes.
@@ -55,7 +63,7 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<StateDir, StateError> {
         let path = without_trailing_slash(path);
         match openat(CWD, &path, DIRECTORY, Mode::empty()) {
-            Ok(dir) => Ok(StateDir { dir, path, is_guarded: false }),
+            Ok(dir) => Ok(StateDir { dir, path, is_guarded: false, locked: Mutex::default() }),
             Err(Errno::NOENT) => Err(StateError::NoDirectory(name::show(&path))),
             Err(Errno::LOOP | Errno::NOTDIR) => Err(StateError::NotDirectory(name::show(&path))),
             Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
@@ -75,18 +83,22 @@ impl StateDir {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             Some(_) | None => Path::new("."),
         };
+        let is_missing =
+            |above: &&Path| matches!(statat(CWD, *above, AtFlags::empty()), Err(Errno::NOENT));
+        let missing: Vec<&Path> = parent.ancestors().take_while(is_missing).collect();
         DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
             unplaced(name::show(parent), errno)
         })?;
+        for made in missing.iter().rev() {
+            sync_above(made).map_err(|errno| unplaced(name::show(made), errno))?;
+        }
         match mkdirat(CWD, &path, Mode::RWXU) {
             Ok(()) => {
                 let dir = StateDir::open(&path)?;
                 // Whatever the umask left of it.
                 fchmod(&dir.dir, Mode::RWXU).map_err(|errno| unplaced(shown.clone(), errno))?;
-                let above = openat(CWD, parent, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(|errno| unplaced(shown.clone(), errno))?;
-                sync_directory(&above).map_err(|errno| unplaced(shown, errno))?;
+                sync_above(&path).map_err(|errno| unplaced(shown, errno))?;
                 Ok(dir)
             }
             Err(Errno::EXIST) => StateDir::open(&path),
@@ -112,6 +124,34 @@ impl StateDir {
     /// Where the directory is, as it was named.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether a directory is this one or lies below it, or would if it were made; links on the way to
+    /// it are followed.
+    pub fn holds(&self, path: &Path) -> Result<bool, StateError> {
+        let reading = |errno| StateError::reading(&name::show(path), errno);
+        let own = self.stat_of("", &self.dir)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |above: &Path| openat(CWD, above, flags, Mode::empty());
+        let mut ancestors = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+        let there = ancestors.find_map(|above| open(above).ok());
+        let mut here = match there {
+            Some(there) => there,
+            None => open(Path::new(".")).map_err(reading)?,
+        };
+        // By what the kernel has above it, and not by its name.
+        loop {
+            let stat = fstat(&here).map_err(reading)?;
+            if (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino) {
+                return Ok(true);
+            }
+            let above = openat(&here, "..", flags, Mode::empty()).map_err(reading)?;
+            let next = fstat(&above).map_err(reading)?;
+            if (stat.st_dev, stat.st_ino) == (next.st_dev, next.st_ino) {
+                return Ok(false);
+            }
+            here = above;
+        }
     }
 
     /// The path of something below, for libraries that open by path. Links are followed by those:
@@ -158,7 +198,9 @@ impl StateDir {
     /// Puts a file in place, whole or not at all: temporary file, fsync, rename, fsync of the
     /// directory. A file of that name is replaced; a link of that name is replaced, not followed.
     ///
-    /// After an error the old file is still there, except when only the last fsync failed.
+    /// # Errors
+    /// `Unsynced` if only the last of these failed: the new file is in place. After any other the old
+    /// one is still there.
     pub fn write_durably(&self, name: &str, mode: u32, bytes: &[u8]) -> Result<(), StateError> {
         self.write_durably_by(name, mode, &|file| file.write_all(bytes))
     }
@@ -183,11 +225,12 @@ impl StateDir {
             let _ = unlinkat(&parent, temporary_last, AtFlags::empty());
             return Err(writing(errno));
         }
-        sync_directory(&parent).map_err(writing)
+        sync_directory(&parent).map_err(|errno| StateError::unsynced(name, errno))
     }
 
     /// A new, empty file `name.tmp-<random>` beside `name`, for what is written piece by piece;
-    /// [`StateDir::sync_file`] and [`StateDir::rename_durably`] put it in place.
+    /// [`StateDir::sync_file`] and [`StateDir::rename_durably`] put it in place. As long as it is open,
+    /// [`StateDir::sweep`] lets it alone.
     pub fn create_temporary(&self, name: &str, mode: u32) -> Result<(String, File), StateError> {
         let (parent, _) = self.parent_of(name, StateError::writing)?;
         let mode = Mode::from_raw_mode(mode);
@@ -202,7 +245,11 @@ impl StateDir {
             };
             // Whatever the umask left of it.
             fchmod(&file, mode).map_err(|errno| StateError::writing(name, errno))?;
-            return Ok((temporary, File::from(file)));
+            let file = File::from(file);
+            // A sweeper that came before it was held has removed it, or is about to.
+            if lock::share(&file) && self.stat_of(name, &file)?.st_nlink > 0 {
+                return Ok((temporary, file));
+            }
         }
     }
 
@@ -329,29 +376,36 @@ impl StateDir {
         Ok(names)
     }
 
-    /// Removes what writers that were cut off left in a directory (`*.tmp-<random>`), and returns
-    /// the names. Only under the lock: a living writer's file would go too.
-    pub fn sweep(&self, name: &str) -> Result<Vec<String>, StateError> {
-        let writing = |errno| StateError::writing(name, errno);
-        let dir = self.open_dir(name, StateError::writing)?;
-        let mut swept = Vec::new();
-        for (entry, kind) in entries(&dir).map_err(writing)? {
-            if names::is_temporary(&entry) && kind != FileType::Directory {
-                unlinkat(&dir, entry.as_slice(), AtFlags::empty()).map_err(writing)?;
-                swept.push(name::escape(&entry));
-            }
-        }
-        if !swept.is_empty() {
-            sync_directory(&dir).map_err(writing)?;
-        }
-        swept.sort_unstable();
-        Ok(swept)
-    }
-
     /// Takes the lock of whoever writes generations; `purpose` is the command, for the message of
     /// the one who comes second.
     pub fn lock(&self, purpose: &str) -> Result<Lock, StateError> {
-        self.lock_file(names::LOCK, purpose)
+        let lock = self.lock_file(names::LOCK, purpose)?;
+        *self.locked.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(lock.identity(names::LOCK)?);
+        Ok(lock)
+    }
+
+    /// That the lock's file is still the one that [`StateDir::lock`] locked: else another may hold the
+    /// lock, too. Nothing to compare where it was not taken.
+    ///
+    /// # Errors
+    /// `LockLost` if it is not.
+    pub fn verify_lock(&self) -> Result<(), StateError> {
+        let Some(locked) = *self.locked.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return Ok(());
+        };
+        match self.identity(names::LOCK) {
+            Ok(there) if there == locked => Ok(()),
+            Ok(_) | Err(StateError::Missing(_) | StateError::NotRegular(_)) => {
+                Err(StateError::LockLost(names::LOCK.to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who holds the lock of whoever writes generations; `None` if nobody does.
+    pub fn writer(&self) -> Result<Option<String>, StateError> {
+        self.holder(names::LOCK)
     }
 
     /// Takes the lock of the daemon.
@@ -362,8 +416,12 @@ impl StateDir {
     /// Who holds the daemon's lock, in the words of the message for the one who comes second;
     /// `None` if nobody does. Nothing is written.
     pub fn watch_holder(&self) -> Result<Option<String>, StateError> {
-        match self.open_file(names::WATCH_LOCK) {
-            Ok(file) => lock::holder(names::WATCH_LOCK, file),
+        self.holder(names::WATCH_LOCK)
+    }
+
+    fn holder(&self, name: &str) -> Result<Option<String>, StateError> {
+        match self.open_file(name) {
+            Ok(file) => lock::holder(name, file),
             Err(StateError::Missing(_)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -406,13 +464,22 @@ impl StateDir {
             Err(error) => return Err(error),
         }
         let flags = OFlags::RDWR | OFlags::CREATE | REGULAR;
-        let file = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| StateError::writing(name, errno))?;
-        let stat = self.stat_of(name, &file)?;
-        regular(name, &stat)?;
-        self.guard(name, &stat)?;
-        sole(name, &stat)?;
-        Lock::take(name, File::from(file), purpose)
+        for _ in 0..LOCK_TRIES {
+            let file = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(|errno| StateError::writing(name, errno))?;
+            let stat = self.stat_of(name, &file)?;
+            regular(name, &stat)?;
+            self.guard(name, &stat)?;
+            sole(name, &stat)?;
+            let lock = Lock::take(name, File::from(file), purpose)?;
+            // One that was removed before it was locked keeps nobody out.
+            match self.identity(name) {
+                Ok(there) if there == lock.identity(name)? => return Ok(lock),
+                Ok(_) | Err(StateError::Missing(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StateError::LockLost(name.to_owned()))
     }
 
     fn stat_of(&self, name: &str, file: impl AsFd) -> Result<Stat, StateError> {
@@ -533,6 +600,16 @@ fn sole(name: &str, stat: &Stat) -> Result<(), StateError> {
         0 | 1 => Ok(()),
         _ => Err(StateError::Linked(name::escape(name.as_bytes()))),
     }
+}
+
+/// Brings the name of something to disk.
+fn sync_above(path: &Path) -> Result<(), Errno> {
+    let above = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    sync_directory(&openat(CWD, above, flags, Mode::empty())?)
 }
 
 /// What a failure to make or write the state directory itself means; `shown` is its path.
@@ -773,6 +850,61 @@ mod tests {
         assert_eq!(state.sweep("baseline").unwrap(), [last]);
         assert_eq!(state.list("baseline").unwrap().len(), 2);
         assert_eq!(state.sweep("baseline").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_living_writer_has_open_is_not_swept() {
+        let (_scratch, state) = state();
+        let (name, file) = state.create_temporary("report", 0o600).unwrap();
+        rustix::fs::mkfifoat(CWD, state.path_of("x.tmp-0123456789abcdef"), Mode::RUSR).unwrap();
+        symlink("nowhere", state.path_of("y.tmp-0123456789abcdef")).unwrap();
+        assert_eq!(state.sweep("").unwrap().len(), 2);
+        assert_eq!(state.list("").unwrap(), [name.as_bytes().to_vec()]);
+        assert!(state.sweep_those("", &|of| of == b"other").unwrap().is_empty());
+        drop(file);
+        assert_eq!(state.sweep_those("", &|of| of == b"report").unwrap(), [name]);
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_removed() {
+        let (_scratch, state) = state();
+        state.write_durably("kept", 0o600, b"x").unwrap();
+        let file = state.open_in_use("kept").unwrap();
+        let again = state.open_in_use("kept").unwrap();
+        assert!(!state.remove_unused("kept").unwrap());
+        drop((file, again));
+        assert!(state.remove_unused("kept").unwrap());
+        assert!(!state.is_there("kept").unwrap());
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_is_lost_and_another_can_be_taken() {
+        let (_scratch, state) = state();
+        state.verify_lock().unwrap();
+        let _lost = state.lock("fim accept").unwrap();
+        state.verify_lock().unwrap();
+        fs::remove_file(state.path_of("lock")).unwrap();
+        let lost = Err(StateError::LockLost("lock".into()));
+        assert_eq!(state.verify_lock(), lost);
+        let again = StateDir::open(state.path()).unwrap();
+        let _lock = again.lock("fim init").unwrap();
+        assert_eq!(state.verify_lock(), lost);
+        again.verify_lock().unwrap();
+    }
+
+    #[test]
+    fn what_lies_inside_is_told_through_links_and_before_it_is_made() {
+        let (scratch, state) = state();
+        state.make_dir("baseline").unwrap();
+        symlink(state.path_of("baseline"), scratch.path().join("link")).unwrap();
+        fs::create_dir(scratch.path().join("other")).unwrap();
+        let at = |path: &str| scratch.path().join(path);
+        for inside in ["state", "state/", "state/new/x", "link", "link/new", "other/../state/x"] {
+            assert!(state.holds(&at(inside)).unwrap(), "{inside}");
+        }
+        for outside in ["", "other", "new/x/y", "states", "state/../other/x"] {
+            assert!(!state.holds(&at(outside)).unwrap(), "{outside}");
+        }
     }
 
     #[test]

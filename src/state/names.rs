@@ -88,13 +88,31 @@ pub fn temporary(name: &str, random: u64) -> String {
     format!("{name}.tmp-{random:016x}")
 }
 
-/// Whether an entry has a name that [`temporary`] makes.
-pub fn is_temporary(entry: &[u8]) -> bool {
-    let Some(at) = entry.len().checked_sub(RANDOM_DIGITS) else {
-        return false;
-    };
-    entry[..at].ends_with(b".tmp-")
-        && entry[at..].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// The name that an entry is a temporary one for, if [`temporary`] made it.
+pub fn of_temporary(entry: &[u8]) -> Option<&[u8]> {
+    let at = entry.len().checked_sub(RANDOM_DIGITS)?;
+    let is_random = entry[at..].iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    entry[..at].strip_suffix(b".tmp-").filter(|_| is_random)
+}
+
+/// Whether an entry of the state directory itself has a name that only `fim` gives.
+pub fn is_own(entry: &[u8]) -> bool {
+    const OWN: [&str; 10] = [
+        BASELINE,
+        POLICY,
+        KEYS,
+        REPORTS,
+        OUTBOX,
+        OUTBOX_LOCK,
+        DELIVERY_LOCK,
+        WATCH_STATUS,
+        LOCK,
+        WATCH_LOCK,
+    ];
+    // What SQLite lays beside the journal, and one that was set aside, begin like it.
+    OWN.iter().any(|own| own.as_bytes() == entry)
+        || entry.starts_with(JOURNAL.as_bytes())
+        || of_temporary(entry).is_some()
 }
 
 #[cfg(test)]
@@ -132,9 +150,10 @@ mod tests {
 
     #[test]
     fn temporary_names_are_told_from_others() {
-        assert!(is_temporary(temporary("0000000003.db", 7).as_bytes()));
+        let made = temporary("0000000003.db", 7);
+        assert_eq!(of_temporary(made.as_bytes()), Some(&b"0000000003.db"[..]));
         for entry in ["x.tmp-", "x.tmp-123", ".tmp-0123456789ABCDEF", "x.tmp-0123456789abcdef.db"] {
-            assert!(!is_temporary(entry.as_bytes()), "{entry}");
+            assert_eq!(of_temporary(entry.as_bytes()), None, "{entry}");
         }
     }
 }

@@ -357,3 +357,20 @@ fn two_that_accept_at_once_do_not_mix() {
     drop(lock);
     host.fim(["accept", "--all"]).exits(0);
 }
+
+#[test]
+fn a_draft_is_not_prepared_inside_the_state_directory() {
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.check().exits(4);
+    let link = host.scratch().join("link");
+    std::os::unix::fs::symlink(host.state().join("baseline"), &link).unwrap();
+    let before = crate::support::state::files(&host.state());
+    for dir in [host.state().join("baseline"), host.state().join("new/draft"), link.join("x")] {
+        let ran = host.fim(["accept", "--all", "--draft", dir.to_str().unwrap()]);
+        ran.exits(16).says("lies in the state directory");
+    }
+    assert_eq!(crate::support::state::files(&host.state()), before);
+    assert!(host.state().join("new").symlink_metadata().is_err());
+    host.check().exits(4);
+}

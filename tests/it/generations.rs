@@ -60,12 +60,15 @@ fn going_back_makes_a_new_generation_with_the_old_content() {
 #[test]
 fn pruning_removes_old_databases_and_keeps_the_chain() {
     let host = three();
-    host.fim(["baseline", "prune", "--keep", "1"]).exits(0);
+    for too_few in ["0", "1"] {
+        host.fim(["baseline", "prune", "--keep", too_few]).exits(16).says("keep 2 or more");
+    }
+    host.fim(["baseline", "prune", "--keep", "2"]).exits(0);
     host.check().exits(0);
     let verified = host.fim(["baseline", "verify"]).exits(0);
-    assert_eq!(verified.text().matches("database pruned").count(), 2);
+    assert_eq!(verified.text().matches("database pruned").count(), 1);
     host.fim(["baseline", "revert", "1", "--reason", "x"]).exits(16).says("pruned");
-    host.fim(["baseline", "prune", "--keep", "0"]).exits(16);
+    host.fim(["baseline", "revert", "2", "--reason", "x"]).exits(0);
 }
 
 #[test]
@@ -222,4 +225,55 @@ fn a_rotated_key_still_verifies_what_it_signed() {
     host.fim(["key", "rotate"]).exits(0);
     host.fim(["baseline", "verify"]).exits(0);
     host.check().exits(0);
+}
+
+#[test]
+fn a_database_that_is_being_read_is_not_pruned() {
+    let host = Host::new().rule("srv", "config", "high", ["/srv"]);
+    for number in 0..3000 {
+        host.write(format!("/srv/{number:04}-{}", "n".repeat(100)), "");
+    }
+    let host = host.init();
+    // More than fits into a pipe: the command waits, with the baseline open, until it is read.
+    let arguments = crate::support::state::arguments(&host, &["baseline", "list"]);
+    let mut reader = host
+        .command(&arguments)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut listed = std::io::BufReader::new(reader.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut listed, &mut line).unwrap();
+    host.fim(["init", "--force"]).exits(0);
+    host.fim(["init", "--force"]).exits(0);
+    let pruned = host.fim(["baseline", "prune", "--keep", "2"]).exits(0);
+    assert_eq!(pruned.text(), "generation 1: database is in use, and stays\n");
+    let rest = std::io::BufRead::lines(&mut listed).count();
+    assert_eq!(rest, 3000);
+    let output = reader.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let pruned = host.fim(["baseline", "prune", "--keep", "2"]).exits(0);
+    assert_eq!(pruned.text(), "generation 1: database removed\n");
+}
+
+#[test]
+fn going_back_past_a_rotation_of_the_site_key_signs_the_old_policy_anew() {
+    let host = three();
+    let source = std::fs::read_to_string(host.policy_path()).unwrap();
+    std::fs::write(host.policy_path(), source.replace("\"high\"", "\"low\"")).unwrap();
+    host.fim(["policy", "sign"]).exits(0);
+    host.fim(["policy", "apply"]).exits(0);
+    host.fim(["key", "rotate"]).exits(0);
+    host.fim(["key", "rotate", "--only", "site"]).exits(0);
+    let (site, aside) = (host.state().join("keys/site"), host.scratch().join("site"));
+    std::fs::rename(&site, &aside).unwrap();
+    let back = ["baseline", "revert", "3", "--reason", "as it was"];
+    host.fim(back).exits(20).says("a site key that was rotated since").says("fim policy apply");
+    std::fs::rename(&aside, &site).unwrap();
+    host.fim(back).exits(0);
+    std::fs::write(host.policy_path(), source).unwrap();
+    host.check().exits(0);
+    host.fim(["baseline", "verify"]).exits(0);
+    assert_eq!(host.fim(["baseline", "diff", "3", "7"]).exits(0).text(), "");
 }

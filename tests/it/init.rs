@@ -297,3 +297,50 @@ fn keys_in_a_directory_of_their_own_are_made_there() {
     plain(&["key", "rotate"]).exits(0);
     plain(&["check"]).exits(0);
 }
+
+#[test]
+fn a_directory_with_files_of_others_is_left_as_it_is() {
+    for entries in [&["lost+found", "photos"][..], &["keys", "notes"], &["reports", "policy", ".x"]]
+    {
+        let host = small();
+        for entry in entries {
+            std::fs::create_dir_all(host.state().join(entry)).unwrap();
+        }
+        tool::run("chmod", &["755", host.state().to_str().unwrap()]);
+        one_line(host.fim(["init", "--no-passphrase"]).exits(18)).says("not fim's");
+        assert_eq!(mode(&host.state()), 0o755);
+        let there = std::fs::read_dir(host.state()).unwrap().count();
+        assert_eq!(there, entries.len(), "{entries:?}");
+    }
+    // A file system of its own.
+    let host = small();
+    std::fs::create_dir_all(host.state().join("lost+found")).unwrap();
+    host.fim(["init", "--no-passphrase"]).exits(0);
+    assert_eq!(mode(&host.state()), 0o700);
+    std::fs::write(host.state().join("notes"), "mine").unwrap();
+    host.fim(["init", "--force"]).exits(0);
+}
+
+#[test]
+fn each_parent_that_is_made_is_on_disk_before_the_state_is() {
+    if !tool::has("strace") {
+        return;
+    }
+    let host = small();
+    let trace = host.scratch().join("trace");
+    let state = host.scratch().join("a/b/state");
+    let strace = ["-y", "-e", "trace=fsync", "-o", trace.to_str().unwrap()];
+    let mut all = strace.map(std::ffi::OsString::from).to_vec();
+    all.push(env!("CARGO_BIN_EXE_fim").into());
+    let mut arguments = crate::support::state::arguments(&host, &["init", "--no-passphrase"]);
+    arguments[3] = state.into();
+    all.extend(arguments);
+    let output = std::process::Command::new("strace").args(all).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = std::fs::read_to_string(trace).unwrap();
+    let synced: Vec<&str> =
+        text.lines().filter_map(|line| line.split('<').nth(1)?.split('>').next()).collect();
+    let scratch = host.scratch().to_str().unwrap();
+    let expected = [scratch.to_owned(), format!("{scratch}/a"), format!("{scratch}/a/b")];
+    assert_eq!(synced[..3], expected, "{text}");
+}

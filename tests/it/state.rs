@@ -1,7 +1,7 @@
 //! The state directory: where it may be, who may write it, and what happens when it is full.
 
 use crate::support::host::Host;
-use crate::support::state::{Mount, arguments, copy, files, generation, one_line, small};
+use crate::support::state::{Mount, arguments, copy, files, generation, halted, one_line, small};
 use crate::support::tool;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -202,4 +202,99 @@ fn without_flags_the_state_of_an_ordinary_user_is_below_its_home() {
     assert!(output.status.success(), "{output:?}");
     let state = host.scratch().join(".local/state/fim");
     assert_eq!(crate::support::state::mode(&state), 0o700);
+}
+
+#[test]
+fn what_a_check_is_writing_is_not_swept() {
+    let host = small().init();
+    let left = |name: &str| host.state().join(format!("{name}.tmp-0123456789abcdef"));
+    let names = ["reports/20261120T031500Z-0123456789abcdef.json", "watch.status", "keys/local"];
+    for name in names {
+        std::fs::write(left(name), "half").unwrap();
+    }
+    // As whoever writes one holds it.
+    let report = std::fs::File::open(left(names[0])).unwrap();
+    rustix::fs::flock(&report, rustix::fs::FlockOperation::LockShared).unwrap();
+    host.fim(["init", "--force"]).exits(0);
+    let is_left = |name| left(name).symlink_metadata().is_ok();
+    assert_eq!(names.map(is_left), [true, false, false]);
+    drop(report);
+    host.fim(["init", "--force"]).exits(0);
+    assert_eq!(names.map(is_left), [false; 3]);
+}
+
+#[test]
+fn keys_in_a_directory_of_their_own_are_swept_and_nothing_else() {
+    let host = small();
+    let keys = host.scratch().join("own");
+    let config = host.scratch().join("fim.toml");
+    std::fs::write(&config, format!("state = {:?}\nkeys = {keys:?}\n", host.state())).unwrap();
+    let plain = |verb: &[&str]| {
+        let mut all: Vec<OsString> = vec!["--config".into(), config.clone().into()];
+        all.extend(["--root".into(), host.root().into()]);
+        all.extend(["--policy".into(), host.policy_path().into()]);
+        all.extend(verb.iter().map(OsString::from));
+        host.plain(&all)
+    };
+    plain(&["init", "--no-passphrase"]).exits(0);
+    let secret = keys.join("site.next.tmp-0123456789abcdef");
+    let other = keys.join("certificate.tmp-0123456789abcdef");
+    std::fs::write(&secret, "secret").unwrap();
+    std::fs::write(&other, "of another program").unwrap();
+    plain(&["key", "rotate"]).exits(0);
+    assert!(secret.symlink_metadata().is_err());
+    assert!(other.symlink_metadata().is_ok());
+}
+
+#[test]
+fn a_writer_whose_lock_was_taken_away_does_not_touch_the_next_generation() {
+    if !tool::has("strace") {
+        return;
+    }
+    let host = small().init();
+    host.write("/etc/motd", "hello again\n");
+    host.check().exits(4);
+    let digest = || std::fs::read(generation(&host.state(), 2, "manifest")).unwrap();
+    let mut of_the_second = Vec::new();
+    // Its manifest is in place, its signature is not.
+    let inject = ["-e", "inject=renameat,renameat2,rename:signal=STOP:when=1"];
+    let output = halted(&host, &inject, &["accept", "--all"], || {
+        std::fs::remove_file(host.state().join("lock")).unwrap();
+        host.fim(["init", "--force"]).exits(0);
+        of_the_second = digest();
+    });
+    let output = output.unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(18), "{told}");
+    assert!(told.contains("lock: was removed or replaced while it was held"), "{told}");
+    host.fim(["baseline", "verify"]).exits(0);
+    assert_eq!(digest(), of_the_second);
+    host.check().exits(0);
+}
+
+#[test]
+fn a_disk_without_any_room_can_be_pruned() {
+    if !tool::is_root() {
+        return;
+    }
+    let host = small();
+    std::fs::create_dir(host.state()).unwrap();
+    let options = ["-t", "tmpfs", "-o", "size=1m,mode=0700", "none"];
+    let mounted = Mount::new(&options, &host.state());
+    if !tool::missing(mounted.is_some(), "tmpfs cannot be mounted here") {
+        return;
+    }
+    let host = host.init();
+    host.fim(["init", "--force"]).exits(0);
+    host.fim(["init", "--force"]).exits(0);
+    let script = "head -c 2m /dev/zero > \"$1\" 2>/dev/null; true";
+    let filler = host.state().join("filler");
+    tool::run("sh", &["-c", script, "sh", filler.to_str().unwrap()]);
+    one_line(host.fim(["init", "--force"]).exits(18)).says("room");
+    assert!(generation(&host.state(), 4, "db").symlink_metadata().is_err());
+    host.fim(["baseline", "prune", "--keep", "2"]).exits(0);
+    assert!(generation(&host.state(), 1, "db").symlink_metadata().is_err());
+    // What was pruned is room for the next.
+    std::fs::remove_file(filler).unwrap();
+    host.fim(["init", "--force"]).exits(0);
 }

@@ -264,3 +264,56 @@ fn files_that_are_not_ours_are_in_nobodys_way() {
     assert!(left.contains(&"baseline/notes".to_owned()));
     copy(&host.state(), &host.scratch().join("copy"));
 }
+
+#[test]
+fn what_lies_in_wait_beside_the_next_draft_is_refused_and_kept() {
+    let host = host();
+    host.write("/etc/motd", "hello once more\n");
+    host.check().exits(4);
+    host.fim(["policy", "sign"]).exits(0);
+    let draft = host.scratch().join("draft");
+    let commands: [&[&str]; 4] = [
+        &["accept", "--all"],
+        &["accept", "--all", "--draft", draft.to_str().unwrap()],
+        &["policy", "apply"],
+        &["init", "--force"],
+    ];
+    for (number, ending) in ["db-journal", "db-wal", "db-shm", "db-journal"].iter().enumerate() {
+        let planted = generation(&host.state(), 3, ending);
+        match number {
+            0 => std::fs::write(&planted, "\u{d9}\u{d5}").unwrap(),
+            1 => symlink("nowhere", &planted).unwrap(),
+            2 => std::fs::create_dir(&planted).unwrap(),
+            _ => drop(tool::run("mkfifo", &[planted.to_str().unwrap()])),
+        }
+        for command in commands {
+            let ran = host.fim_args(command.iter().map(std::ffi::OsStr::new)).exits(19);
+            let name = format!("baseline/0000000003.{ending}: was not put there by fim");
+            let ran = one_line(ran).says(&name);
+            assert!(planted.symlink_metadata().is_ok(), "{}", ran.story());
+            for ending in ["db", "manifest", "manifest.sig"] {
+                let left = generation(&host.state(), 3, ending);
+                assert!(left.symlink_metadata().is_err(), "{ending}: {}", ran.story());
+            }
+        }
+        host.fim(["check", "--no-store"]).exits(4);
+        std::fs::rename(&planted, host.scratch().join(format!("evidence-{number}"))).unwrap();
+    }
+    host.fim(["accept", "--all"]).exits(0);
+    host.check().exits(0);
+}
+
+#[test]
+fn a_report_of_a_time_to_come_is_told_and_in_nobodys_way() {
+    let host = host();
+    host.write("/etc/motd", "hello once more\n");
+    let id = host.check().exits(4).json()["id"].as_str().unwrap().to_owned();
+    let planted = host.state().join("reports/99991231T235959Z-0123456789abcdef.json");
+    std::fs::write(&planted, "{}").unwrap();
+    let shown = host.fim(["report", "show", "--format", "json"]).exits(0);
+    assert_eq!(shown.json()["id"], id.as_str());
+    shown.says("99991231T235959Z-0123456789abcdef.json: one of 1 reports of a time to come");
+    host.fim(["accept", "--all"]).exits(0).says("of a time to come");
+    host.check().exits(0);
+    one_line(host.fim(["report", "show", "99991231"]).exits(19));
+}

@@ -5,7 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A host with one file and one rule, not initialised yet.
 pub fn small() -> Host {
@@ -152,4 +153,47 @@ impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// How long something that has to come may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs `fim` below `strace` and stops it where `inject` says; when `meanwhile` is done, it goes on.
+/// `None` if it ended without getting there.
+pub fn halted(
+    host: &Host,
+    inject: &[&str],
+    command: &[&str],
+    meanwhile: impl FnOnce(),
+) -> Option<Output> {
+    let trace = host.scratch().join("halted");
+    std::fs::write(&trace, "").unwrap();
+    let mut child = Command::new("strace")
+        .args(["-f", "-o", trace.to_str().unwrap()])
+        .args(inject)
+        .arg(env!("CARGO_BIN_EXE_fim"))
+        .args(arguments(host, command))
+        .current_dir(host.scratch())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + PATIENCE;
+    let stopped = loop {
+        let text = std::fs::read_to_string(&trace).unwrap();
+        let stopped = text.lines().find(|line| line.contains("--- stopped by SIGSTOP ---"));
+        if let Some(pid) = stopped.and_then(|line| line.split(' ').next()) {
+            break pid.parse().unwrap();
+        }
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+        assert!(Instant::now() < until, "neither stopped nor ended: {text}");
+        fim::model::clock::pause(Duration::from_millis(5));
+    };
+    meanwhile();
+    let pid = rustix::process::Pid::from_raw(stopped).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    Some(child.wait_with_output().unwrap())
 }

@@ -8,7 +8,7 @@
 //! 6. Watches are placed, then their events are read.
 //! 7. The service manager is told; a full scan finds what changed before the watches were there.
 
-use super::super::{Context, Error, sink};
+use super::super::{Context, Error, record, sink};
 use super::Wake;
 use super::beside::Beside;
 use super::daemon::{Daemon, Parts};
@@ -145,6 +145,7 @@ pub(super) fn start(mut context: Context) -> Result<Daemon, Error> {
     };
     // Order matters: digesting a large file starts threads that stay.
     let in_force = Arc::new(InForce::load(&context, &state)?);
+    record::catch_up(&context, &state, &in_force.force);
     let config = &in_force.force.config;
     let run: Arc<dyn Run> = match &helper {
         Some(helper) => Arc::clone(helper) as Arc<dyn Run>,
