@@ -237,6 +237,7 @@ impl Review {
         for (path, at) in &paths {
             self.judge(path, *at, found.get(path), &mut plan);
         }
+        self.refuse_below_others(&mut plan)?;
         let chosen_dirs = paths.iter().filter(|(_, at)| is_dir(&self.changes[**at]));
         let dirs: BTreeSet<&Vec<u8>> =
             around.iter().chain(chosen_dirs.map(|(path, _)| path)).collect();
@@ -320,7 +321,10 @@ impl Review {
         check::as_reported(&mut finding, &self.selection);
         let What::Change(reported) = &finding.what else { return };
         let now = build::attributes(reported);
-        let dir = is_dir(reviewed) && reviewed.kind == ChangeKind::Changed;
+        // Of one that was none before, the size and times were reviewed, too.
+        let dir = is_dir(reviewed)
+            && reviewed.kind == ChangeKind::Changed
+            && !reviewed.attributes.iter().any(|entry| entry.name == Attribute::Type.key());
         if build::kind(reported) != reviewed.kind
             || comparable(&now, dir) != comparable(&reviewed.attributes, dir)
         {
@@ -345,6 +349,40 @@ impl Review {
         self.note_absence(path, &edit, plan);
         plan.edits.insert(path.to_vec(), edit);
         plan.taken.push(at);
+    }
+
+    /// Refuses what lies below a directory that took the place of something else and is not taken
+    /// itself: a baseline has one object under one name.
+    fn refuse_below_others(&self, plan: &mut Plan) -> Result<(), Error> {
+        let reader = self.force.baseline.reader()?;
+        let (mut seen, mut others) = (BTreeSet::new(), Vec::new());
+        for (path, _) in plan.edits.iter().filter(|(_, edit)| matches!(edit, Edit::Set(_))) {
+            let mut above = parent(path);
+            while let Some(dir) = above.filter(|dir| seen.insert(dir.clone())) {
+                let recorded = reader.find(&dir)?.flatten();
+                let is_other = recorded.is_some_and(|it| it.object_type() != ObjectType::Dir);
+                above = parent(&dir);
+                if is_other && !plan.edits.contains_key(&dir) {
+                    others.push(dir);
+                }
+            }
+        }
+        for dir in others {
+            let is_below = |path: &[u8]| *path != *dir && name::is_below(path, &dir);
+            plan.edits.retain(|path, _| !is_below(path));
+            plan.absent.retain(|(path, _)| !is_below(path));
+            let taken = std::mem::take(&mut plan.taken);
+            for at in taken {
+                let path = self.changes[at].path_bytes();
+                if !is_below(&path) {
+                    plan.taken.push(at);
+                    continue;
+                }
+                let why = format!("lies in {}, which is not taken", name::escape(&dir));
+                plan.refused.push(Refused { path: path.into_owned(), why });
+            }
+        }
+        Ok(())
     }
 
     /// A start point that is gone becomes absent; one that appeared is absent no more.
@@ -376,7 +414,9 @@ impl Review {
             .map(|difference| difference.attribute)
             .filter(|attribute| attribute.row().follows)
             .fold(AttributeSet::NONE, AttributeSet::with);
-        if following.is_empty() || observed.object_type() != ObjectType::Dir {
+        let is_dir = |record: &Record| record.object_type() == ObjectType::Dir;
+        // What follows in a directory that was none before is taken with it, or not at all.
+        if following.is_empty() || !is_dir(recorded) || !is_dir(observed) {
             return Ok(());
         }
         let Some(strangers) = self.strangers(context, dir, plan)? else { return Ok(()) };

@@ -110,7 +110,7 @@ fn an_object_of_another_type_and_an_unreadable_one_keep_their_records() {
     let listed = apply(&host, &rules(&[("etc", "/etc", MORE), ("srv", "/srv", MORE)]));
     assert!(listed.contains("still drifting:\n  /etc/drifting\n"), "{listed}");
     host.check().exits(5).drift(expect![[r#"
-        changed /etc/drifting etc high: type file -> dir
+        changed /etc/drifting etc high: type file -> dir, mode null -> 0755
         added /etc/drifting/inside etc high"#]]);
     host.fim(["baseline", "verify"]).exits(0);
 }

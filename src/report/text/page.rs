@@ -105,8 +105,10 @@ impl<'a> Page<'a> {
     pub(super) fn value(&self, bytes: &[u8]) -> String {
         let shown = self.bytes(bytes);
         let blank = |c: Option<char>| c.is_some_and(char::is_whitespace);
-        let mistakable = matches!(shown.as_str(), super::values::NONE | super::values::UNRECORDED)
-            || blank(shown.chars().next())
+        let mistakable = matches!(
+            shown.as_str(),
+            super::values::NONE | super::values::UNRECORDED | super::values::UNCOMPARED
+        ) || blank(shown.chars().next())
             || blank(shown.chars().next_back());
         if mistakable { format!("\"{shown}\"") } else { shown }
     }
