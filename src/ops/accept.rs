@@ -85,6 +85,8 @@ pub struct Plan {
     pub left: Vec<usize>,
     /// Objects seen on the way that differ and are not in the report at all.
     pub unreviewed: Vec<Vec<u8>>,
+    /// Directories that differ still when the plan is done.
+    partly: BTreeSet<Vec<u8>>,
     edits: BTreeMap<Vec<u8>, Edit>,
     absent: Vec<(Vec<u8>, Option<u32>)>,
 }
@@ -93,6 +95,18 @@ impl Plan {
     /// Whether the baseline would change.
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()
+    }
+
+    /// Notes a directory of which something was taken and something else stays drift.
+    fn note_rest(&mut self, dir: &[u8], found: Option<&Finding>) {
+        let (Some(Edit::Set(record)), Some(What::Change(Change::Changed { differences, .. }))) =
+            (self.edits.get(dir), found.map(|finding| &finding.what))
+        else {
+            return;
+        };
+        if differences.iter().any(|it| record.get(it.attribute) != it.new.as_ref()) {
+            self.partly.insert(dir.to_vec());
+        }
     }
 
     /// The sum of what is taken, as in the exit code of a check.
@@ -243,6 +257,7 @@ impl Review {
             around.iter().chain(chosen_dirs.map(|(path, _)| path)).collect();
         for dir in dirs {
             self.follow(context, dir, found.get(dir), &mut plan)?;
+            plan.note_rest(dir, found.get(dir));
         }
         plan.refused.sort();
         plan.unreviewed.sort();
@@ -534,6 +549,7 @@ impl Review {
         let manifest_digest =
             generation::publish(context, &self.state, &self.force.head(), &finished, cause, &key)?;
         let taken = plan.taken.iter().map(|at| self.changes[*at].path_bytes().into_owned());
+        let closed = taken.chain(plan.follows.iter().cloned());
         let made = Made {
             kind: Kind::Accepted,
             host: self.force.host(),
@@ -543,7 +559,7 @@ impl Review {
             what: format!("{} changes accepted", plan.taken.len()),
             reason: &reason,
             report: Some(&self.report.id),
-            closed: taken.chain(plan.follows.iter().cloned()).collect(),
+            closed: closed.filter(|path| !plan.partly.contains(path)).collect(),
         };
         record::made(context, &self.state, &made);
         Ok(Accepted { generation: finished.generation, manifest_digest })
