@@ -8,6 +8,9 @@ use super::force::{Force, KeyDir};
 use super::generation::{self, Cause};
 use super::record::{self, Made};
 use super::report::{self, Shelf};
+use super::reviewed::{
+    comparable, follows_attributes, is_dir, merged, only_follows, parent, with_read_size,
+};
 use super::scan::{self};
 use super::secrets::Secrets;
 use super::{Context, Error, check, key, store};
@@ -24,7 +27,7 @@ use crate::model::record::Record;
 use crate::model::scope::{Extent, Look, Scope};
 use crate::policy::selection::Selection;
 use crate::report::build;
-use crate::report::{AttributeEntry, ChangeEntry, ChangeKind, Report};
+use crate::report::{ChangeEntry, ChangeKind, Report};
 use crate::state::StateDir;
 use crate::state::lock::Lock;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -359,7 +362,9 @@ impl Review {
                 let follows = follows_attributes().intersection(recorded.known());
                 Edit::Set(merged(recorded, observed, recorded.known().minus(follows)))
             }
-            Change::Changed { observed, .. } => Edit::Set(observed.clone()),
+            Change::Changed { recorded, observed, .. } => {
+                Edit::Set(with_read_size(recorded.as_ref(), observed))
+            }
         };
         self.note_absence(path, &edit, plan);
         plan.edits.insert(path.to_vec(), edit);
@@ -577,55 +582,4 @@ impl Review {
         let cause = self.cause(reason);
         super::draft::hand_out(context, &self.state, &self.force, &finished, cause, dir)
     }
-}
-
-/// Attributes of a directory that change with its entries.
-fn follows_attributes() -> AttributeSet {
-    Attribute::all()
-        .filter(|attribute| attribute.row().follows)
-        .fold(AttributeSet::NONE, AttributeSet::with)
-}
-
-/// `base` with the values of `taken` from `observed`.
-fn merged(base: &Record, observed: &Record, taken: AttributeSet) -> Record {
-    let mut record = Record::new(base.object_type());
-    for attribute in base.known().union(taken.intersection(observed.known())).iter() {
-        let from = if taken.contains(attribute) { observed } else { base };
-        if let Some(value) = from.get(attribute) {
-            record.push(attribute, value.clone());
-        }
-    }
-    record
-}
-
-/// The differences that have to be the same; of a directory without those that follow.
-fn comparable(entries: &[AttributeEntry], dir: bool) -> Vec<AttributeEntry> {
-    entries
-        .iter()
-        .filter(|entry| {
-            let follows = Attribute::from_key(&entry.name).is_some_and(|a| a.row().follows);
-            !(dir && follows)
-        })
-        .map(|entry| AttributeEntry { follows: false, ..entry.clone() })
-        .collect()
-}
-
-fn is_dir(change: &ChangeEntry) -> bool {
-    change.object_type.as_deref() == Some(ObjectType::Dir.word())
-}
-
-/// Whether a change of the report is one of a directory that only follows from its entries.
-fn only_follows(change: &ChangeEntry) -> bool {
-    is_dir(change)
-        && change.kind == ChangeKind::Changed
-        && comparable(&change.attributes, true).is_empty()
-}
-
-/// The path of the directory an object lies in.
-fn parent(path: &[u8]) -> Option<Vec<u8>> {
-    if path == b"/" {
-        return None;
-    }
-    let cut = path.iter().rposition(|byte| *byte == b'/')?;
-    Some(if cut == 0 { b"/".to_vec() } else { path[..cut].to_vec() })
 }
