@@ -324,6 +324,7 @@ impl Examination<'_> {
         if job.rule.is_some() && self.input.baseline.is_some() && is_another(&job) {
             visiting.disturbed.store(true, Ordering::Release);
         }
+        self.left_out(visiting, &job, &mut task.findings);
         let wants = self.input.selection.wants(&job.ground);
         let attributes =
             job.rule.map_or(AttributeSet::NONE, |rule| self.kept_attributes(rule, &job));
