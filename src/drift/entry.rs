@@ -71,6 +71,9 @@ pub fn recorded_attributes(attributes: AttributeSet) -> AttributeSet {
 const UNCHANGED: AttributeSet =
     AttributeSet::of(&[Attribute::Size, Attribute::Mtime, Attribute::Ctime, Attribute::Inode]);
 
+/// What is recorded of a directory whose file system is skipped.
+const SKIPPED: AttributeSet = AttributeSet::of(&[Attribute::Type, Attribute::Mount]);
+
 impl Examination<'_> {
     /// The rule that covers an object of this type, if any does.
     pub(super) fn covered(&self, verdict: Verdict, object_type: ObjectType) -> Option<RuleIndex> {
@@ -282,7 +285,7 @@ impl Examination<'_> {
                 let stays = selection.pattern_of(&remaining).is_some();
                 if selection.pattern_of(&ground).is_some() && !stays {
                     self.coverage.skipped(&child, &ground, place.file_system.name, foreign, start);
-                    kept = AttributeSet::of(&[Attribute::Type, Attribute::Mount]);
+                    kept = SKIPPED;
                 }
                 ground = remaining;
             }
@@ -328,6 +331,14 @@ impl Examination<'_> {
         let wants = self.input.selection.wants(&job.ground);
         let attributes =
             job.rule.map_or(AttributeSet::NONE, |rule| self.kept_attributes(rule, &job));
+        if let Some(rule) = job.rule.filter(|_| is_hidden(&job, attributes)) {
+            let cause = format!(
+                "a file system of type {} is mounted over it, which is not looked at; unmount it, or exclude the directory",
+                job.place.file_system.name
+            );
+            let dir = Some(ObjectType::Dir);
+            task.findings.push(unexamined(&job.name, Place::Own, rule, cause, dir));
+        }
         if wants != Wants::Nothing || probe::reads(attributes, ObjectType::Dir) {
             task.jobs.push(job);
             return Ok(());
@@ -512,6 +523,16 @@ fn is_another(job: &Job) -> bool {
                 || record.number(Attribute::Inode).is_some_and(|inode| inode != job.stat.inode)
         }
     }
+}
+
+/// Whether a directory was looked at when it was recorded, and lies below a file system now that is
+/// skipped, without that being a difference of its own.
+fn is_hidden(job: &Job, compared: AttributeSet) -> bool {
+    let is_skipped = job.attributes_kept == SKIPPED;
+    let known = job.recorded.as_ref().and_then(Option::as_ref).map(Record::known);
+    is_skipped
+        && !compared.contains(Attribute::Mount)
+        && known.is_some_and(|known| !known.minus(SKIPPED).is_empty())
 }
 
 /// Whether a finding about an entry changes the directory it lies in.
