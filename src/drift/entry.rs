@@ -137,10 +137,15 @@ impl Examination<'_> {
                 Err(error) => Answer::partly(None, &error),
             },
             Hint::File | Hint::Other | Hint::Unknown => {
+                // Where inodes and their times mean nothing, they do not speak for a content.
+                let look = match self.input.scope.look {
+                    Look::Fast if visiting.place.file_system.unstable_inodes => Look::Full,
+                    look => look,
+                };
                 let question = Question {
                     attributes: recorded_attributes(attributes),
                     recorded: early.as_ref().and_then(Option::as_ref),
-                    look: self.input.scope.look,
+                    look,
                 };
                 let contents = &mut task.waiting.contents;
                 probe::probe(visiting.dir.fd(), (name, hint), question, self.tools, contents)
