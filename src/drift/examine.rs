@@ -293,9 +293,7 @@ impl<'a> Examination<'a> {
             let trouble = trouble.map(|error| probe::cause(&error)).or_else(|| restless.clone());
             Own { rule, attributes, facts, trouble, recorded: job.recorded.clone() }
         });
-        if let (None, Some(cause), Some(rule)) =
-            (&own, restless, self.input.selection.reaches(&job.ground))
-        {
+        if let (None, Some(cause), Some(rule)) = (&own, restless, self.listed_for(&job.ground)) {
             let dir = Some(ObjectType::Dir);
             self.tell(vec![unexamined(&job.name, Place::Own, rule, cause, dir)]);
         }
@@ -322,6 +320,15 @@ impl<'a> Examination<'a> {
         }
         self.leave((0..spans).map(|number| Work::Span(Arc::clone(&visiting), number)));
         Ok(())
+    }
+
+    /// The rule for which the names in a directory are read: one that covers them, or one whose glob
+    /// has to see them.
+    fn listed_for(&self, ground: &Ground) -> Option<RuleIndex> {
+        let selection = self.input.selection;
+        let mut pending = selection.pending(ground).map(|at| &selection.patterns()[at as usize]);
+        let glob = || pending.find(|pattern| !pattern.is_literal()).map(|pattern| pattern.rule);
+        selection.reaches(ground).or_else(glob)
     }
 
     /// Whether a directory is opened for no other reason than to count what its rule leaves out.
