@@ -9,7 +9,7 @@ use crate::baseline::rows::Recorded;
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
 use crate::model::change::{Change, Difference, Finding, Place, RuleIndex, What};
 use crate::model::facts::{Facts, ObjectType};
-use crate::model::name::DirName;
+use crate::model::name::{self, DirName};
 use crate::model::record::Record;
 use crate::model::scope::Look;
 use crate::policy::selection::{Step, Verdict, Wants};
@@ -128,7 +128,8 @@ impl Examination<'_> {
             false => None,
         };
         let attributes = rule.map_or(AttributeSet::NONE, |rule| {
-            self.compared(rule, early.as_ref(), &visiting.place)
+            let path = || name::join(&visiting.name.path(), name.to_bytes());
+            self.compared(rule, early.as_ref(), &visiting.place, path)
         });
         let answer = match hint {
             // The directory is examined by its own job, when it is open.

@@ -39,6 +39,8 @@ pub struct Input<'a> {
     pub rules: &'a [Rule],
     /// The active rules.
     pub selection: &'a Selection,
+    /// The rules by which it was recorded, where these are others.
+    pub before: Option<&'a Selection>,
     /// What is recorded; `None` for nothing yet.
     pub baseline: Option<&'a Baseline>,
     /// What is looked at, and how.
@@ -350,43 +352,6 @@ impl<'a> Examination<'a> {
             facts.mount = Some(probe::mount_name(dir.fd(), job.place.is_mount_root)?);
         }
         probe::read_open(dir.fd(), attributes, facts)
-    }
-
-    /// The attributes of a rule that mean something for this directory.
-    pub(super) fn kept_attributes(&self, rule: RuleIndex, job: &Job) -> AttributeSet {
-        self.compared(rule, job.recorded.as_ref(), &job.place).intersection(job.attributes_kept)
-    }
-
-    /// What is compared of an object: those attributes of its rule that mean something on this
-    /// file system and in this scope. Where objects that are equal are told, they have to equal in
-    /// everything that is recorded about them.
-    pub(super) fn compared(
-        &self,
-        rule: RuleIndex,
-        recorded: Option<&Recorded>,
-        place: &Surroundings,
-    ) -> AttributeSet {
-        let mut kept = self.input.selection.attributes(rule);
-        if self.input.scope.tell_equal
-            && let Some(record) = recorded.and_then(Option::as_ref)
-        {
-            // Inode and its times may be recorded without being asked for: see
-            // `recorded_attributes`.
-            let besides = AttributeSet::of(&[Attribute::Inode, Attribute::Ctime, Attribute::Btime]);
-            kept = kept.union(record.known().minus(besides));
-        }
-        if !self.input.scope.is_running_system() {
-            kept = kept.without(Attribute::Mount);
-        }
-        if self.input.scope.look == Look::Hint && kept.contains(Attribute::GrowingSize) {
-            kept = kept.minus(CONTENTS);
-        }
-        if place.file_system.unstable_inodes {
-            for attribute in kept.iter().filter(|attribute| attribute.row().needs_stable_inodes) {
-                kept = kept.without(attribute);
-            }
-        }
-        kept
     }
 
     /// A directory that cannot be opened or listed: told, with everything that was to be found
