@@ -132,7 +132,47 @@ fn a_path_that_no_rule_covers_is_no_clean_result() {
     host.write_policy();
     host.fim(["init", "--no-passphrase", "--force"]).exits(0);
     part(&host, 8, &["/srv"], expect![""]);
-    part(&host, 0, &["/opt"], expect![""]);
+    part(&host, 8, &["/opt"], expect![""]).coverage(expect![
+        "high -: /opt nothing that a rule covers was found here; nothing was examined"
+    ]);
+}
+
+#[test]
+fn a_part_in_which_nothing_was_examined_is_no_clean_result() {
+    let host = Host::new()
+        .file("/data/dir/file", 0o644, "x")
+        .link("/data/link", "dir/file")
+        .link("/data/lost", "nowhere")
+        .link("/dangling", "nowhere")
+        .link("/way", "data/dir")
+        .dir("/data/empty")
+        .rule_with("files", "config", "low", &["/data"], r#"types = ["file"]"#)
+        .rule_with("not here", "config", "low", &["/srv"], r#"when = { exists = "/srv" }"#)
+        .rule("absent", "config", "low", ["/opt/app"])
+        .init();
+    let told = |path: &str, text: &str| {
+        let report = part(&host, 8, &[path], expect![""]).json();
+        let mut gaps = report["coverage"].as_array().unwrap().iter();
+        assert!(gaps.any(|gap| gap["path"] == path && gap["problem"] == text), "{report}");
+    };
+    let by_type = "its rule leaves out objects of its type; nothing was examined here";
+    told("/data/lost", by_type);
+    told("/dangling", "no rule covers it; nothing was examined here");
+    told("/data/empty", "nothing that a rule covers was found here; nothing was examined");
+    // What leads to something, holds something, or is known to be absent.
+    for path in ["/data/link", "/way", "/data", "/data/dir", "/opt/app", "/opt"] {
+        host.fim(["check", path]).exits(0);
+    }
+    let rules =
+        |code: i32, rule: &str| host.fim(["check", "--format", "json", "--rule", rule]).exits(code);
+    rules(8, "not here").coverage(expect![
+        "high not here: /srv the rule is inactive, by its condition; nothing was examined under it"
+    ]);
+    rules(0, "files");
+    rules(0, "absent");
+    host.fim(["check", "--rule", "absent", "/data"]).exits(0);
+    host.fim(["check", "--rule", "files", "/opt"]).exits(8);
+    host.check().exits(0);
 }
 
 #[test]
