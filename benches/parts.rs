@@ -124,7 +124,13 @@ impl Host {
     fn examine(&self, rules: &Rules, baseline: Option<&Baseline>, look: Look) -> u64 {
         let selection = rules.selection().unwrap();
         let scope = Scope { look, ..Scope::everything(self.at("root")) };
-        let input = Input { rules: &rules.rules, selection: &selection, baseline, scope: &scope };
+        let input = Input {
+            rules: &rules.rules,
+            selection: &selection,
+            before: None,
+            baseline,
+            scope: &scope,
+        };
         let findings = Findings::default();
         let outcome = examine::examine(input, &tools(), &findings).unwrap();
         assert_eq!(outcome.objects.iter().sum::<u64>(), OBJECTS);

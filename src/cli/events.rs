@@ -154,7 +154,7 @@ fn verified(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     let Some(compared) = &outcome.compared else { return Ok(()) };
     writeln!(
         out,
-        "log: {} records are the same here, {} deviate, {} were dropped here to keep the size, {} between its first and last were not sent there",
+        "log: {} records are the same here, {} deviate, {} were dropped here to keep the size and cannot be compared, {} between its first and last were not sent there",
         compared.same,
         compared.deviations.len(),
         compared.dropped,

@@ -100,6 +100,13 @@ fn page(status: &Status, verdict: Option<Verdict>, out: &mut dyn Write) -> io::R
             )?;
         }
     }
+    if status.last.as_ref().is_some_and(|last| last.is_outdated) {
+        let text = "an older generation is in force again since; run fim check";
+        writeln!(out, "            OUTDATED: {text}")?;
+    }
+    if let Some(doubt) = &status.doubt {
+        writeln!(out, "            NOT KNOWN: {}", line(doubt))?;
+    }
     if status.open.is_empty() {
         writeln!(out, "Open drift  none known")?;
     }
@@ -236,7 +243,8 @@ fn document(status: &Status, verdict: Option<Verdict>) -> Value {
             "age_seconds": last.age.map(|age| age.as_secs()),
             "generation": last.generation, "exit_code": last.exit_code,
             "added": last.counts[0], "removed": last.counts[1], "changed": last.counts[2],
-            "errors": last.counts[3],
+            "errors": last.counts[3], "severe_gaps": last.severe_gaps,
+            "outdated": last.is_outdated,
         })
     });
     let journal = match &status.journal {
@@ -264,6 +272,7 @@ fn document(status: &Status, verdict: Option<Verdict>) -> Value {
         },
         "policy": { "source": status.policy, "differing": differing },
         "last_check": last,
+        "doubt": status.doubt,
         "open_drift": open,
         "journal": journal,
         "set_aside": status.aside,

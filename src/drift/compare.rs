@@ -12,32 +12,32 @@ use crate::model::value::Value;
 /// order.
 ///
 /// `recorded` is `None` for an object that could not be examined when it was recorded: everything
-/// about it is new. A change of type is told as that and nothing else, since hardly any other
-/// attribute of the two has the same meaning.
+/// about it is new. So it is of an object of another type, since hardly any attribute of the two has
+/// the same meaning; and whoever accepts it has to have seen what it is.
 pub fn compare(
     recorded: Option<&Record>,
     observed: &Record,
     compared: AttributeSet,
 ) -> Vec<Difference> {
-    let Some(recorded) = recorded else {
-        return observed
-            .iter()
-            .filter(|(attribute, _)| compared.contains(*attribute))
-            .map(|(attribute, value)| Difference {
-                attribute,
-                old: None,
-                new: Some(value.clone()),
-                follows: false,
-            })
-            .collect();
+    let all_new = |compared: AttributeSet| {
+        let new = observed.iter().filter(move |(attribute, _)| compared.contains(*attribute));
+        new.map(|(attribute, value)| Difference {
+            attribute,
+            old: None,
+            new: Some(value.clone()),
+            follows: false,
+        })
     };
+    let Some(recorded) = recorded else { return all_new(compared).collect() };
     if compared.contains(Attribute::Type) && recorded.object_type() != observed.object_type() {
-        return vec![Difference {
+        let of_type = Difference {
             attribute: Attribute::Type,
             old: Some(Value::Type(recorded.object_type())),
             new: Some(Value::Type(observed.object_type())),
             follows: false,
-        }];
+        };
+        let others = all_new(compared.without(Attribute::Type));
+        return std::iter::once(of_type).chain(others).collect();
     }
     let mut differences = Vec::new();
     for attribute in compared.intersection(recorded.known()).iter() {
@@ -93,7 +93,9 @@ mod tests {
         assert_eq!(names(Some(&small), &grown, &[GrowingSize]), "");
         assert_eq!(names(Some(&grown), &small, &[GrowingSize]), "growing-size");
         let dir = record(ObjectType::Dir, &[(Mode, 0o755)]);
-        assert_eq!(names(Some(&old), &dir, &[Type, Mode, Size]), "type");
+        assert_eq!(names(Some(&old), &dir, &[Type, Mode, Size]), "type mode");
+        let same = compare(Some(&old), &dir, AttributeSet::of(&[Type, Mode]));
+        assert_eq!((&same[1].old, &same[1].new), (&None, &Some(Value::Number(0o755))));
         assert_eq!(names(Some(&old), &dir, &[Mode, Size]), "mode size");
         assert_eq!(names(None, &new, &[Mode, Size]), "mode size");
     }

@@ -9,7 +9,7 @@ use crate::baseline::rows::Recorded;
 use crate::model::attribute::{Attribute, AttributeSet, Cost};
 use crate::model::change::{Change, Difference, Finding, Place, RuleIndex, What};
 use crate::model::facts::{Facts, ObjectType};
-use crate::model::name::DirName;
+use crate::model::name::{self, DirName};
 use crate::model::record::Record;
 use crate::model::scope::Look;
 use crate::policy::selection::{Step, Verdict, Wants};
@@ -71,6 +71,9 @@ pub fn recorded_attributes(attributes: AttributeSet) -> AttributeSet {
 const UNCHANGED: AttributeSet =
     AttributeSet::of(&[Attribute::Size, Attribute::Mtime, Attribute::Ctime, Attribute::Inode]);
 
+/// What is recorded of a directory whose file system is skipped.
+const SKIPPED: AttributeSet = AttributeSet::of(&[Attribute::Type, Attribute::Mount]);
+
 impl Examination<'_> {
     /// The rule that covers an object of this type, if any does.
     pub(super) fn covered(&self, verdict: Verdict, object_type: ObjectType) -> Option<RuleIndex> {
@@ -125,13 +128,19 @@ impl Examination<'_> {
             false => None,
         };
         let attributes = rule.map_or(AttributeSet::NONE, |rule| {
-            self.compared(rule, early.as_ref(), &visiting.place)
+            let path = || name::join(&visiting.name.path(), name.to_bytes());
+            self.compared(rule, early.as_ref(), &visiting.place, path)
         });
+        // Where inodes and their times mean nothing, they do not speak for a content.
+        let look = match self.input.scope.look {
+            Look::Fast if visiting.place.file_system.unstable_inodes => Look::Full,
+            look => look,
+        };
         let mut probe = |hint| {
             let question = Question {
                 attributes: recorded_attributes(attributes),
                 recorded: early.as_ref().and_then(Option::as_ref),
-                look: self.input.scope.look,
+                look,
                 shared: probe::is_shared(visiting.dir.stat()),
             };
             let contents = &mut task.waiting.contents;
@@ -286,7 +295,7 @@ impl Examination<'_> {
                 let stays = selection.pattern_of(&remaining).is_some();
                 if selection.pattern_of(&ground).is_some() && !stays {
                     self.coverage.skipped(&child, &ground, place.file_system.name, foreign, start);
-                    kept = AttributeSet::of(&[Attribute::Type, Attribute::Mount]);
+                    kept = SKIPPED;
                 }
                 ground = remaining;
             }
@@ -328,9 +337,18 @@ impl Examination<'_> {
         if job.rule.is_some() && self.input.baseline.is_some() && is_another(&job) {
             visiting.disturbed.store(true, Ordering::Release);
         }
+        self.left_out(visiting, &job, &mut task.findings);
         let wants = self.input.selection.wants(&job.ground);
         let attributes =
             job.rule.map_or(AttributeSet::NONE, |rule| self.kept_attributes(rule, &job));
+        if let Some(rule) = job.rule.filter(|_| is_hidden(&job, attributes)) {
+            let cause = format!(
+                "a file system of type {} is mounted over it, which is not looked at; unmount it, or exclude the directory",
+                job.place.file_system.name
+            );
+            let dir = Some(ObjectType::Dir);
+            task.findings.push(unexamined(&job.name, Place::Own, rule, cause, dir));
+        }
         if wants != Wants::Nothing || probe::reads(attributes, ObjectType::Dir) {
             task.jobs.push(job);
             return Ok(());
@@ -515,6 +533,16 @@ fn is_another(job: &Job) -> bool {
                 || record.number(Attribute::Inode).is_some_and(|inode| inode != job.stat.inode)
         }
     }
+}
+
+/// Whether a directory was looked at when it was recorded, and lies below a file system now that is
+/// skipped, without that being a difference of its own.
+fn is_hidden(job: &Job, compared: AttributeSet) -> bool {
+    let is_skipped = job.attributes_kept == SKIPPED;
+    let known = job.recorded.as_ref().and_then(Option::as_ref).map(Record::known);
+    is_skipped
+        && !compared.contains(Attribute::Mount)
+        && known.is_some_and(|known| !known.minus(SKIPPED).is_empty())
 }
 
 /// Whether a finding about an entry changes the directory it lies in.

@@ -39,6 +39,8 @@ pub struct Input<'a> {
     pub rules: &'a [Rule],
     /// The active rules.
     pub selection: &'a Selection,
+    /// The rules by which it was recorded, where these are others.
+    pub before: Option<&'a Selection>,
     /// What is recorded; `None` for nothing yet.
     pub baseline: Option<&'a Baseline>,
     /// What is looked at, and how.
@@ -301,9 +303,7 @@ impl<'a> Examination<'a> {
             let trouble = trouble.map(|error| probe::cause(&error)).or_else(|| restless.clone());
             Own { rule, attributes, facts, trouble, recorded: job.recorded.clone() }
         });
-        if let (None, Some(cause), Some(rule)) =
-            (&own, restless, self.input.selection.reaches(&job.ground))
-        {
+        if let (None, Some(cause), Some(rule)) = (&own, restless, self.listed_for(&job.ground)) {
             let dir = Some(ObjectType::Dir);
             self.tell(vec![unexamined(&job.name, Place::Own, rule, cause, dir)]);
         }
@@ -332,6 +332,15 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
+    /// The rule for which the names in a directory are read: one that covers them, or one whose glob
+    /// has to see them.
+    fn listed_for(&self, ground: &Ground) -> Option<RuleIndex> {
+        let selection = self.input.selection;
+        let mut pending = selection.pending(ground).map(|at| &selection.patterns()[at as usize]);
+        let glob = || pending.find(|pattern| !pattern.is_literal()).map(|pattern| pattern.rule);
+        selection.reaches(ground).or_else(glob)
+    }
+
     /// Whether a directory is opened for no other reason than to count what its rule leaves out.
     fn is_only_counted(&self, job: &Job) -> bool {
         let attributes =
@@ -358,43 +367,6 @@ impl<'a> Examination<'a> {
         }
         let trouble = probe::read_open(dir.fd(), attributes, &mut facts).err();
         (facts, trouble)
-    }
-
-    /// The attributes of a rule that mean something for this directory.
-    pub(super) fn kept_attributes(&self, rule: RuleIndex, job: &Job) -> AttributeSet {
-        self.compared(rule, job.recorded.as_ref(), &job.place).intersection(job.attributes_kept)
-    }
-
-    /// What is compared of an object: those attributes of its rule that mean something on this
-    /// file system and in this scope. Where objects that are equal are told, they have to equal in
-    /// everything that is recorded about them.
-    pub(super) fn compared(
-        &self,
-        rule: RuleIndex,
-        recorded: Option<&Recorded>,
-        place: &Surroundings,
-    ) -> AttributeSet {
-        let mut kept = self.input.selection.attributes(rule);
-        if self.input.scope.tell_equal
-            && let Some(record) = recorded.and_then(Option::as_ref)
-        {
-            // Inode and its times may be recorded without being asked for: see
-            // `recorded_attributes`.
-            let besides = AttributeSet::of(&[Attribute::Inode, Attribute::Ctime, Attribute::Btime]);
-            kept = kept.union(record.known().minus(besides));
-        }
-        if !self.input.scope.is_running_system() {
-            kept = kept.without(Attribute::Mount);
-        }
-        if self.input.scope.look == Look::Hint && kept.contains(Attribute::GrowingSize) {
-            kept = kept.minus(CONTENTS);
-        }
-        if place.file_system.unstable_inodes {
-            for attribute in kept.iter().filter(|attribute| attribute.row().needs_stable_inodes) {
-                kept = kept.without(attribute);
-            }
-        }
-        kept
     }
 
     /// A directory that cannot be opened or listed: told, with everything that was to be found

@@ -1,6 +1,6 @@
 //! What is recorded and no longer there.
 
-use super::examine::{Examination, Visiting, lock};
+use super::examine::{Examination, Job, Visiting, lock};
 use super::focus::Focus;
 use crate::baseline;
 use crate::baseline::rows::{DirRow, Recorded, Span, Walked};
@@ -31,6 +31,30 @@ impl Examination<'_> {
         match growing {
             true => lock(&visiting.growing).push(finding),
             false => findings.push(finding),
+        }
+    }
+
+    /// What is recorded under the name of a directory that no rule admits: as far as the policy can
+    /// see it is gone. What is recorded below it is told where it is visited, or not.
+    pub(super) fn left_out(
+        &self,
+        visiting: &Arc<Visiting>,
+        job: &Job,
+        findings: &mut Vec<Finding>,
+    ) {
+        let (None, Some(recorded)) = (job.rule, &job.recorded) else { return };
+        let (entry, recorded) = (job.name.name(), recorded.clone());
+        let verdict = self.input.selection.step(&visiting.ground, entry).verdict;
+        // A directory on the way of a glob, into which nobody could look.
+        if recorded.is_none() && !matches!(verdict, Verdict::Covered(_)) {
+            return;
+        }
+        if job.row.is_none() {
+            return self.removed_entry(visiting, entry, recorded, findings);
+        }
+        if job.focus.is_inside() {
+            let rule = self.rule_of(&visiting.name, &visiting.ground, entry);
+            findings.push(removed(&job.name, Place::Own, rule, recorded));
         }
     }
 

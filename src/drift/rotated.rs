@@ -34,6 +34,7 @@ impl Examination<'_> {
             };
             let now = names.get(&inode).filter(|(now, stat)| {
                 !is_entry(&finding, now)
+                    && self.is_in_sight(visiting, &finding, now)
                     && may_be(&record, stat)
                     && self.is_intact(visiting, &record, finding.rule, now)
             });
@@ -65,6 +66,21 @@ impl Examination<'_> {
                 true
             }
         }));
+    }
+
+    /// Whether a log can still be watched after a rotation: another has its name, or the name it has
+    /// now is covered. Renamed to one that the rule leaves out, it is out of sight.
+    fn is_in_sight(&self, visiting: &Visiting, finding: &Finding, now: &[u8]) -> bool {
+        let verdict = || self.input.selection.step(&visiting.ground, now).verdict;
+        match &finding.what {
+            What::Change(Change::Removed { .. }) => {
+                self.covered(verdict(), ObjectType::File).is_some()
+            }
+            What::Change(Change::Added { .. } | Change::Changed { .. })
+            | What::Equal { .. }
+            | What::Unexamined(_)
+            | What::Rotated { .. } => true,
+        }
     }
 
     /// Whether the recorded part of a rotated file is unchanged, where the rule compares it; a hint

@@ -30,7 +30,7 @@ pub struct Deviation {
 pub struct Compared {
     /// Records that are the same in both.
     pub same: u64,
-    /// Records of the log that the journal dropped to keep its size.
+    /// Records of the log that the journal dropped to keep its size, and that cannot be compared.
     pub dropped: u64,
     /// Records between the log's first and last that it does not have. A sink takes those of its
     /// severity only, so that is no break.
@@ -121,11 +121,15 @@ impl Journal {
         let start = chain::checkpoint(&self.connection)?;
         let mut compared = Compared::default();
         for (seq, chains) in received {
-            if *seq <= start.seq {
+            if *seq < start.seq {
                 compared.dropped += 1;
                 continue;
             }
-            let kept = self.short_chain(*seq)?;
+            // Of the last one that was dropped the chain value is kept.
+            let kept = match *seq == start.seq {
+                true => Some(start.chain.short()),
+                false => self.short_chain(*seq)?,
+            };
             for (chain, line) in chains {
                 if kept.as_ref() == Some(chain) {
                     compared.same += 1;
@@ -142,10 +146,10 @@ impl Journal {
         if let (Some((first, _)), Some((last, _))) =
             (received.first_key_value(), received.last_key_value())
         {
-            let span = received.range(start.seq.max(*first)..);
-            let had = u64::try_from(span.count()).unwrap_or(u64::MAX);
-            let between = (*last).min(self.head()?.seq).saturating_sub((*first).max(start.seq + 1));
-            compared.unsent = (between + 1).saturating_sub(had);
+            let (from, to) = ((*first).max(start.seq + 1), (*last).min(self.head()?.seq));
+            let had = received.range(from..=to.max(from)).count();
+            let had = u64::try_from(had).unwrap_or(u64::MAX);
+            compared.unsent = (to + 1).saturating_sub(from).saturating_sub(had);
         }
         Ok(compared)
     }

@@ -8,6 +8,9 @@ use super::force::{Force, KeyDir};
 use super::generation::{self, Cause};
 use super::record::{self, Made};
 use super::report::{self, Shelf};
+use super::reviewed::{
+    comparable, follows_attributes, is_dir, merged, only_follows, parent, with_read_size,
+};
 use super::scan::{self};
 use super::secrets::Secrets;
 use super::{Context, Error, check, key, store};
@@ -25,7 +28,7 @@ use crate::model::record::Record;
 use crate::model::scope::{Extent, Look, Scope};
 use crate::policy::selection::Selection;
 use crate::report::build;
-use crate::report::{AttributeEntry, ChangeEntry, ChangeKind, Report};
+use crate::report::{ChangeEntry, ChangeKind, Report};
 use crate::state::StateDir;
 use crate::state::lock::Lock;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -86,6 +89,8 @@ pub struct Plan {
     pub left: Vec<usize>,
     /// Objects seen on the way that differ and are not in the report at all.
     pub unreviewed: Vec<Vec<u8>>,
+    /// Directories that differ still when the plan is done.
+    partly: BTreeSet<Vec<u8>>,
     edits: BTreeMap<Vec<u8>, Edit>,
     absent: Vec<(Vec<u8>, Option<u32>)>,
 }
@@ -94,6 +99,18 @@ impl Plan {
     /// Whether the baseline would change.
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()
+    }
+
+    /// Notes a directory of which something was taken and something else stays drift.
+    fn note_rest(&mut self, dir: &[u8], found: Option<&Finding>) {
+        let (Some(Edit::Set(record)), Some(What::Change(Change::Changed { differences, .. }))) =
+            (self.edits.get(dir), found.map(|finding| &finding.what))
+        else {
+            return;
+        };
+        if differences.iter().any(|it| record.get(it.attribute) != it.new.as_ref()) {
+            self.partly.insert(dir.to_vec());
+        }
     }
 
     /// The sum of what is taken, as in the exit code of a check.
@@ -241,11 +258,13 @@ impl Review {
         for (path, at) in &paths {
             self.judge(path, *at, found.get(path), &mut plan);
         }
+        self.refuse_below_others(&mut plan)?;
         let chosen_dirs = paths.iter().filter(|(_, at)| is_dir(&self.changes[**at]));
         let dirs: BTreeSet<&Vec<u8>> =
             around.iter().chain(chosen_dirs.map(|(path, _)| path)).collect();
         for dir in dirs {
             self.follow(context, dir, found.get(dir), &mut plan)?;
+            plan.note_rest(dir, found.get(dir));
         }
         plan.refused.sort();
         plan.unreviewed.sort();
@@ -324,7 +343,10 @@ impl Review {
         check::as_reported(&mut finding, &self.selection);
         let What::Change(reported) = &finding.what else { return };
         let now = build::attributes(reported);
-        let dir = is_dir(reviewed) && reviewed.kind == ChangeKind::Changed;
+        // Of one that was none before, the size and times were reviewed, too.
+        let dir = is_dir(reviewed)
+            && reviewed.kind == ChangeKind::Changed
+            && !reviewed.attributes.iter().any(|entry| entry.name == Attribute::Type.key());
         if build::kind(reported) != reviewed.kind
             || comparable(&now, dir) != comparable(&reviewed.attributes, dir)
         {
@@ -344,11 +366,47 @@ impl Review {
                 let follows = follows_attributes().intersection(recorded.known());
                 Edit::Set(merged(recorded, observed, recorded.known().minus(follows)))
             }
-            Change::Changed { observed, .. } => Edit::Set(observed.clone()),
+            Change::Changed { recorded, observed, .. } => {
+                Edit::Set(with_read_size(recorded.as_ref(), observed))
+            }
         };
         self.note_absence(path, &edit, plan);
         plan.edits.insert(path.to_vec(), edit);
         plan.taken.push(at);
+    }
+
+    /// Refuses what lies below a directory that took the place of something else and is not taken
+    /// itself: a baseline has one object under one name.
+    fn refuse_below_others(&self, plan: &mut Plan) -> Result<(), Error> {
+        let reader = self.force.baseline.reader()?;
+        let (mut seen, mut others) = (BTreeSet::new(), Vec::new());
+        for (path, _) in plan.edits.iter().filter(|(_, edit)| matches!(edit, Edit::Set(_))) {
+            let mut above = parent(path);
+            while let Some(dir) = above.filter(|dir| seen.insert(dir.clone())) {
+                let recorded = reader.find(&dir)?.flatten();
+                let is_other = recorded.is_some_and(|it| it.object_type() != ObjectType::Dir);
+                above = parent(&dir);
+                if is_other && !plan.edits.contains_key(&dir) {
+                    others.push(dir);
+                }
+            }
+        }
+        for dir in others {
+            let is_below = |path: &[u8]| *path != *dir && name::is_below(path, &dir);
+            plan.edits.retain(|path, _| !is_below(path));
+            plan.absent.retain(|(path, _)| !is_below(path));
+            let taken = std::mem::take(&mut plan.taken);
+            for at in taken {
+                let path = self.changes[at].path_bytes();
+                if !is_below(&path) {
+                    plan.taken.push(at);
+                    continue;
+                }
+                let why = format!("lies in {}, which is not taken", name::escape(&dir));
+                plan.refused.push(Refused { path: path.into_owned(), why });
+            }
+        }
+        Ok(())
     }
 
     /// A start point that is gone becomes absent; one that appeared is absent no more.
@@ -384,7 +442,9 @@ impl Review {
         if following.len() < differences.len() && !plan.edits.contains_key(dir) {
             following = following.without(Attribute::Ctime);
         }
-        if following.is_empty() || observed.object_type() != ObjectType::Dir {
+        let is_dir = |record: &Record| record.object_type() == ObjectType::Dir;
+        // What follows in a directory that was none before is taken with it, or not at all.
+        if following.is_empty() || !is_dir(recorded) || !is_dir(observed) {
             return Ok(());
         }
         let Some(strangers) = self.strangers(context, dir, plan)? else { return Ok(()) };
@@ -503,6 +563,7 @@ impl Review {
             generation::publish(context, &self.state, &self.force.head(), &finished, cause, &key)?;
         let manifest_digest = published.digest;
         let taken = plan.taken.iter().map(|at| self.changes[*at].path_bytes().into_owned());
+        let closed = taken.chain(plan.follows.iter().cloned());
         let made = Made {
             kind: Kind::Accepted,
             host: self.force.host(),
@@ -513,7 +574,7 @@ impl Review {
             what: format!("{} changes accepted", plan.taken.len()),
             reason: &reason,
             report: Some(&self.report.id),
-            closed: taken.chain(plan.follows.iter().cloned()).collect(),
+            closed: closed.filter(|path| !plan.partly.contains(path)).collect(),
         };
         record::made(context, &self.state, &made);
         generation::settled(finished.generation, published)?;
@@ -533,55 +594,4 @@ impl Review {
         let cause = self.cause(reason);
         super::draft::hand_out(context, &self.state, &self.force, &finished, cause, dir)
     }
-}
-
-/// Attributes of a directory that change with its entries.
-fn follows_attributes() -> AttributeSet {
-    Attribute::all()
-        .filter(|attribute| attribute.row().follows)
-        .fold(AttributeSet::NONE, AttributeSet::with)
-}
-
-/// `base` with the values of `taken` from `observed`.
-fn merged(base: &Record, observed: &Record, taken: AttributeSet) -> Record {
-    let mut record = Record::new(base.object_type());
-    for attribute in base.known().union(taken.intersection(observed.known())).iter() {
-        let from = if taken.contains(attribute) { observed } else { base };
-        if let Some(value) = from.get(attribute) {
-            record.push(attribute, value.clone());
-        }
-    }
-    record
-}
-
-/// The differences that have to be the same; of a directory without those that follow.
-fn comparable(entries: &[AttributeEntry], dir: bool) -> Vec<AttributeEntry> {
-    entries
-        .iter()
-        .filter(|entry| {
-            let follows = Attribute::from_key(&entry.name).is_some_and(|a| a.row().follows);
-            !(dir && follows)
-        })
-        .map(|entry| AttributeEntry { follows: false, ..entry.clone() })
-        .collect()
-}
-
-fn is_dir(change: &ChangeEntry) -> bool {
-    change.object_type.as_deref() == Some(ObjectType::Dir.word())
-}
-
-/// Whether a change of the report is one of a directory that only follows from its entries.
-fn only_follows(change: &ChangeEntry) -> bool {
-    is_dir(change)
-        && change.kind == ChangeKind::Changed
-        && comparable(&change.attributes, true).is_empty()
-}
-
-/// The path of the directory an object lies in.
-fn parent(path: &[u8]) -> Option<Vec<u8>> {
-    if path == b"/" {
-        return None;
-    }
-    let cut = path.iter().rposition(|byte| *byte == b'/')?;
-    Some(if cut == 0 { b"/".to_vec() } else { path[..cut].to_vec() })
 }

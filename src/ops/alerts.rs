@@ -92,9 +92,9 @@ fn sighting(
     };
     let told = json(&attributes);
     // What follows from others does not tell one difference from another, unless there is nothing
-    // else; that it follows never does. Of a directory that was added, times and sizes follow from
-    // what is put into it.
-    let is_new_dir = kind == Kind::Added && attributes.iter().any(is_directory);
+    // else; that it follows never does. Of a directory that was added, or took the place of what is
+    // none, times and sizes follow from what is put into it.
+    let is_new_dir = attributes.iter().any(is_directory);
     let plain = (is_new_dir || attributes.iter().any(|entry| entry.follows)).then(|| {
         let tells = |entry: &&AttributeEntry| match is_new_dir {
             true => !may_follow(entry),

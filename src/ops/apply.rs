@@ -22,6 +22,7 @@ use crate::drift::examine::Visit;
 use crate::model::attribute::AttributeSet;
 use crate::model::change::{Change, Finding, Problem, RuleIndex, What};
 use crate::model::event::Kind;
+use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::model::record::Record;
 use crate::model::scope::Scope;
@@ -292,7 +293,7 @@ impl<'a> Decider<'a> {
             }
             What::Change(Change::Added { observed }) => {
                 let path = finding.path();
-                if matches!(self.old_selection.explain(&path).0, Verdict::Covered(_)) {
+                if admits(self.old_selection, &path, Some(observed)) {
                     // It was covered before and is not recorded: that is drift, and stays.
                     self.applied.drifting.push(path);
                     return Ok(());
@@ -316,13 +317,11 @@ impl<'a> Decider<'a> {
                 }
                 self.draft.put(&finding.dir, &finding.place, Some(record))
             }
-            What::Change(Change::Removed { .. }) => {
+            What::Change(Change::Removed { recorded }) => {
                 let path = finding.path();
-                match self.selection.explain(&path).0 {
-                    Verdict::Covered(_) => self.applied.drifting.push(path),
-                    Verdict::Uncovered | Verdict::Excluded(_) | Verdict::Limited(_) => {
-                        self.applied.dropped.push(path);
-                    }
+                match admits(self.selection, &path, recorded.as_ref()) {
+                    true => self.applied.drifting.push(path),
+                    false => self.applied.dropped.push(path),
                 }
                 Ok(())
             }
@@ -357,6 +356,9 @@ impl<'a> Decider<'a> {
             };
             reader.entries::<baseline::Error>(id, Span::ALL, |entry, recorded| {
                 if let Verdict::Covered(rule) = self.selection.step(&ground, entry).verdict
+                    && recorded
+                        .as_ref()
+                        .is_none_or(|it| self.selection.admits(rule, it.object_type()))
                     && !is_written(&self.draft, entry)?
                 {
                     missing.push((name::join(&path, entry), recorded, rule));
@@ -367,6 +369,7 @@ impl<'a> Decider<'a> {
                 let step = self.selection.step(&ground, &below.name);
                 let full = name::join(&path, &below.name);
                 if let (Verdict::Covered(rule), Some(recorded)) = (step.verdict, below.recorded)
+                    && self.selection.admits(rule, ObjectType::Dir)
                     && !is_written(&self.draft, &below.name)?
                 {
                     missing.push((full.clone(), recorded, rule));
@@ -382,6 +385,16 @@ impl<'a> Decider<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a policy covers an object that was so; one that could not be examined may be of any type.
+fn admits(selection: &Selection, path: &[u8], record: Option<&Record>) -> bool {
+    match selection.explain(path).0 {
+        Verdict::Covered(rule) => {
+            record.is_none_or(|record| selection.admits(rule, record.object_type()))
+        }
+        Verdict::Uncovered | Verdict::Excluded(_) | Verdict::Limited(_) => false,
     }
 }
 

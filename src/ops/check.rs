@@ -9,6 +9,7 @@ use crate::alert::program::Direct;
 use crate::drift::examine::{Outcome, Visit};
 use crate::model::attribute::{Attribute, AttributeSet};
 use crate::model::change::{Change, Finding, Problem, RuleIndex, What};
+use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::model::scope::Look;
 use crate::model::severity::Severity;
@@ -22,7 +23,10 @@ use crate::report::shelf::ShelfDir as _;
 use crate::report::{BaselineInfo, PolicyInfo, Report, shelf};
 use crate::scan::Settings;
 use crate::state::StateDir;
+use crate::sys::open;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 
 /// What `check` is told.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +113,8 @@ pub fn run(context: &Context, options: &Options) -> Result<Checked, Error> {
     if options.store {
         before = record::checked(context, &state, &force, &report, &differing);
     }
-    let shown = report.filtered(&options.rules, options.min_severity).map_err(unreadable)?;
+    let mut shown = report.filtered(&options.rules, options.min_severity).map_err(unreadable)?;
+    unexamined_rules(&mut shown, &force, &selection, &options.rules);
     let undelivered = options.store.then_some(Undelivered { state, force, before });
     Ok(Checked { shown, complete: report, undelivered })
 }
@@ -170,6 +175,10 @@ pub fn examine(
         },
     };
     let (users, groups) = owners(context, &found);
+    let mut gaps = gaps(context, force, selection, scope.subtrees());
+    if !gaps.iter().any(|(path, ..)| scope.subtrees().contains(path)) {
+        gaps.extend(nothing_examined(force, &outcome, &found, scope.subtrees()));
+    }
     let mut builder = Report::builder(header, &rules)
         .found(found)
         .problems(&outcome.problems)
@@ -179,7 +188,7 @@ pub fn examine(
     for (path, text) in &differing {
         builder = builder.general_problem(Severity::Critical, path, text);
     }
-    for (path, severity, text) in gaps(context, force, selection, scope.subtrees()) {
+    for (path, severity, text) in gaps {
         builder = builder.general_problem(severity, &path, &text);
     }
     builder = builder.problems(&conditions(context, force)?);
@@ -345,28 +354,89 @@ fn gaps(
         gaps.push((b"keys/local.pub".to_vec(), Severity::High, text.to_owned()));
     }
     for path in paths {
-        let covered = matches!(selection.explain(path).0, Verdict::Covered(_));
+        let rule = match selection.explain(path).0 {
+            Verdict::Covered(rule) => Some(rule),
+            Verdict::Uncovered | Verdict::Excluded(_) | Verdict::Limited(_) => None,
+        };
         let below = path.strip_prefix(b"/").unwrap_or(path);
         let there = std::fs::symlink_metadata(context.root.join(name::path(below)));
-        let text = match there {
-            // What it leads to is in the scope, too.
-            Ok(seen) if seen.is_symlink() => continue,
-            Ok(_) if covered => continue,
-            Err(_) if covered && is_recorded(force, path) => continue,
-            Err(_) if covered => "is not there, and nothing is recorded here; nothing was examined",
-            Ok(_) | Err(_) if selection.leads_below(path) => continue,
-            Ok(_) | Err(_) => "no rule covers it; nothing was examined here",
+        let there = there.ok().and_then(|seen| ObjectType::from_mode(seen.mode()));
+        let text = match (rule, there) {
+            (Some(rule), Some(seen)) if selection.admits(rule, seen) => continue,
+            // What it leads to is in the scope, too, and has its own place here.
+            (_, Some(ObjectType::Symlink)) if leads_on(context, path) => continue,
+            (Some(_), _) if is_recorded(force, path) => continue,
+            (Some(_), None) if is_absent(force, path) => continue,
+            (Some(_), None) => "is not there, and nothing is recorded here; nothing was examined",
+            (_, None | Some(ObjectType::Dir)) if selection.leads_below(path) => continue,
+            (Some(_), Some(_)) => {
+                "its rule leaves out objects of its type; nothing was examined here"
+            }
+            (None, _) => "no rule covers it; nothing was examined here",
         };
         gaps.push((path.clone(), Severity::High, text.to_owned()));
     }
     gaps
 }
 
-/// Whether the baseline knows a path, as an object or as absent. When in doubt it does, and what is
-/// found there speaks for itself.
+/// Whether a link of the checked system leads to anything.
+fn leads_on(context: &Context, path: &[u8]) -> bool {
+    let root = open::root(&context.root).ok();
+    root.and_then(|root| open::real_path(root.as_fd(), name::path(path))).is_some()
+}
+
+/// Whether the baseline knows an object at a path. When in doubt it does, and what is found there
+/// speaks for itself.
 fn is_recorded(force: &Force, path: &[u8]) -> bool {
     let found = force.baseline.reader().and_then(|reader| reader.find(path));
-    !matches!(found, Ok(None)) || force.absent.iter().any(|absent| absent == path)
+    !matches!(found, Ok(None))
+}
+
+/// Whether the baseline has a path as absent.
+fn is_absent(force: &Force, path: &[u8]) -> bool {
+    force.absent.iter().any(|absent| absent == path)
+}
+
+/// That nothing at all was examined of what was asked for, although each path might have held
+/// something.
+fn nothing_examined(
+    force: &Force,
+    outcome: &Outcome,
+    found: &Found,
+    paths: &[Vec<u8>],
+) -> Vec<(Vec<u8>, Severity, String)> {
+    let is_told = outcome.problems.iter().any(|problem| problem.severity >= Severity::High);
+    if outcome.objects.iter().any(|objects| *objects > 0) || !found.is_empty() || is_told {
+        return Vec::new();
+    }
+    // What is absent as it was has been looked for.
+    let is_known = |path: &[u8]| force.absent.iter().any(|absent| name::is_below(absent, path));
+    let unknown = paths.iter().filter(|path| !is_known(path));
+    let text = "nothing that a rule covers was found here; nothing was examined";
+    unknown.map(|path| (path.clone(), Severity::High, text.to_owned())).collect()
+}
+
+/// Says of each rule that was asked for by name if nothing was examined under it.
+fn unexamined_rules(shown: &mut Report, force: &Force, selection: &Selection, asked: &[String]) {
+    let rules = force.rules.rules.iter().zip(&force.rules.active);
+    for (rule, is_active) in rules.filter(|(rule, _)| asked.contains(&rule.name)) {
+        let has_absent = force.absent.iter().any(|path| match selection.explain(path).0 {
+            Verdict::Covered(index) => force.rules.rules[index.get()].name == rule.name,
+            Verdict::Uncovered | Verdict::Excluded(_) | Verdict::Limited(_) => false,
+        });
+        let examined = shown.rules.iter().find(|entry| entry.name == rule.name);
+        let is_hollow = examined.is_some_and(|entry| {
+            let found = entry.objects + entry.added + entry.removed + entry.changed;
+            found == 0 && !shown.errors.iter().any(|error| error.rule == rule.name)
+        });
+        let text = match is_active {
+            false => "the rule is inactive, by its condition; nothing was examined under it",
+            true if is_hollow && !has_absent => "nothing was examined under this rule",
+            true => continue,
+        };
+        let path = rule.patterns.first().map(|pattern| pattern.text.as_bytes());
+        shown.add_gap(Severity::High, path.unwrap_or_default(), &rule.name, text);
+    }
 }
 
 /// Rules whose condition holds no longer, or holds now and did not when the baseline was made.

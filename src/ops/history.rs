@@ -57,6 +57,32 @@ fn chain(state: &StateDir, in_force: &Head) -> Result<Vec<Generation>, Error> {
         .collect()
 }
 
+/// Whether a generation after number `since` has the content of an older one again, without that
+/// anybody reviewed it. That of the one right before is there again after a rotation of keys, and is
+/// what was in force anyway.
+///
+/// # Errors
+/// Those of the chain.
+pub(super) fn went_back(
+    state: &StateDir,
+    in_force: &Sealed,
+    since: u64,
+) -> Result<bool, baseline::Error> {
+    let head = in_force.manifest.generation;
+    if since >= head {
+        return Ok(false);
+    }
+    let older = (1..head).map(|number| Ok(baseline::chained(state, number)?.manifest));
+    let mut chain = older.collect::<Result<Vec<_>, baseline::Error>>()?;
+    chain.push(in_force.manifest.clone());
+    let later = usize::try_from(since).unwrap_or(usize::MAX).max(1);
+    let went_back = |(at, manifest): (usize, &BaselineManifest)| {
+        let is_same = |older: &BaselineManifest| older.baseline_blake3 == manifest.baseline_blake3;
+        manifest.report.is_none() && !is_same(&chain[at - 1]) && chain[..at].iter().any(is_same)
+    };
+    Ok(chain.iter().enumerate().skip(later).any(went_back))
+}
+
 /// Opens one generation of the chain; its database must have the digest its manifest names.
 fn open(state: &StateDir, in_force: &Head, generation: u64) -> Result<Baseline, Error> {
     let head = in_force.generation();

@@ -111,7 +111,13 @@ pub fn run_with(
     let expected = baseline.filter(|_| scope.extent == Extent::Everything);
     let expected = expected.map(|baseline| baseline.sealed().manifest.entries);
     let told = (context.on_scan)(&tools, expected);
-    let input = Input { rules: &rules.rules, selection, baseline, scope };
+    // Where equal objects are told, they are told to whoever puts other rules in force.
+    let before = match baseline.filter(|_| scope.tell_equal) {
+        Some(baseline) => Some(Rules::of(baseline)?.selection()?),
+        None => None,
+    };
+    let before = before.as_ref();
+    let input = Input { rules: &rules.rules, selection, before, baseline, scope };
     let outcome = examine::examine(input, &tools, visit)?;
     drop(told);
     let spent = Spent {

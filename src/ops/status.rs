@@ -6,9 +6,10 @@
 use super::force::Force;
 use super::report::Shelf;
 use super::watch::live::Live;
-use super::{Context, Error, check, sink};
+use super::{Context, Error, check, history, sink};
 use crate::config::sink::Sink;
 use crate::journal::{self, Head, Journal};
+use crate::model::name;
 use crate::model::severity::Severity;
 use crate::report::{Report, shelf};
 use crate::sign::manifest::BaselineManifest;
@@ -41,6 +42,8 @@ pub struct Status {
     pub differing: Vec<(Vec<u8>, String)>,
     /// The last check of everything.
     pub last: Option<Last>,
+    /// Why the report of the last check cannot be had, where there may be a later one than `last`.
+    pub doubt: Option<String>,
     /// Open drift by severity.
     pub open: BTreeMap<Severity, Count>,
     /// The journal.
@@ -87,6 +90,10 @@ pub struct Last {
     pub counts: [u64; 4],
     /// Objects under rules of severity high or above that could not be examined.
     pub severe_errors: u64,
+    /// Gaps in coverage of severity high or above. Those that concern no rule are looked for anew.
+    pub severe_gaps: u64,
+    /// Whether an older generation came back into force since: nothing was compared with that.
+    pub is_outdated: bool,
 }
 
 /// Open drift of one severity.
@@ -132,12 +139,17 @@ impl Status {
     pub fn verdict(&self, max_age: Duration) -> Verdict {
         let severe = self.open.keys().any(|severity| *severity >= Severity::High);
         let Some(last) = &self.last else { return Verdict::Unknown };
-        if severe || last.severe_errors > 0 || !self.differing.is_empty() {
+        let unseen = last.severe_errors + last.severe_gaps > 0;
+        if severe || unseen || !self.differing.is_empty() || !self.vouched {
             return Verdict::Drift;
         }
+        if self.doubt.is_some() {
+            return Verdict::Unknown;
+        }
         match (&self.journal, last.age) {
-            (JournalState::Unreadable(_), _) => Verdict::Unknown,
-            (_, Some(age)) if age <= max_age => Verdict::Fresh,
+            // What a daemon told since the last check was in it.
+            (JournalState::Unreadable(_) | JournalState::Missing, _) => Verdict::Unknown,
+            (_, Some(age)) if age <= max_age && !last.is_outdated => Verdict::Fresh,
             (_, Some(_) | None) => Verdict::Stale,
         }
     }
@@ -150,8 +162,19 @@ impl Status {
 pub fn run(context: &Context) -> Result<Status, Error> {
     let state = context.state()?;
     let force = Force::load(context, &state)?;
-    let report = last_complete(&state);
-    let (journal, open) = remembered(&state, report.as_ref(), force.baseline.generation());
+    let (report, mut doubt) = last_complete(&state);
+    let memory = remembered(&state, report.as_ref(), force.baseline.generation());
+    if doubt.is_none() {
+        doubt = memory.seen.and_then(|id| gone(&state, &id));
+    }
+    let last = match report {
+        None => None,
+        Some(report) => {
+            let since = report.baseline.generation;
+            let is_outdated = history::went_back(&state, force.baseline.sealed(), since)?;
+            Some(Last { is_outdated, ..last(&report, context.clock.now()) })
+        }
+    };
     let listed = sink::list(context)?;
     let positions = positions(&state, &listed.sinks);
     let prefix = format!("{JOURNAL}.damaged-");
@@ -164,9 +187,10 @@ pub fn run(context: &Context) -> Result<Status, Error> {
         pinned: (context.pins.site.is_some(), context.pins.local.is_some()),
         policy: force.bundle.manifest.source.clone(),
         differing: check::differing_sources(context, &force),
-        last: report.map(|report| last(&report, context.clock.now())),
-        open,
-        journal,
+        last,
+        doubt,
+        open: memory.open,
+        journal: memory.journal,
         aside: names
             .filter(|entry| entry.starts_with(&prefix) && !entry.ends_with("-journal"))
             .collect(),
@@ -198,12 +222,33 @@ fn daemon(state: &StateDir) -> Result<Daemon, Error> {
     })
 }
 
-/// The newest report of a check of everything. One that cannot be read counts as none: `fim report
-/// verify` says what is wrong with it.
-fn last_complete(state: &StateDir) -> Option<Report> {
+/// The newest report of a check of everything that can be read, and what is wrong with the newest
+/// that is newer than that and cannot.
+fn last_complete(state: &StateDir) -> (Option<Report>, Option<String>) {
     let shelf = Shelf::new(state);
-    let mut reports = shelf::newest_first(&shelf).ok()?.filter_map(Result::ok);
-    reports.find(|report| !report.scope.is_limited())
+    let reports = match shelf::newest_first(&shelf) {
+        Ok(reports) => reports,
+        Err(error) => return (None, Some(error.to_string())),
+    };
+    let mut doubt = None;
+    for report in reports {
+        match report {
+            Ok(report) if !report.scope.is_limited() => return (Some(report), doubt),
+            Ok(_) => {}
+            Err(error) => doubt = doubt.or_else(|| Some(error.to_string())),
+        }
+    }
+    (None, doubt)
+}
+
+/// That the report of a check that the journal knows is on the shelf no more. It is the last of
+/// everything, and none that is kept for its age.
+fn gone(state: &StateDir, id: &str) -> Option<String> {
+    let ids = shelf::list(&Shelf::new(state)).ok()?;
+    (!ids.iter().any(|known| known == id)).then(|| {
+        let id = name::escape(id.as_bytes());
+        format!("{id}: the report of the last check is gone; run fim check")
+    })
 }
 
 fn last(report: &Report, now: DateTime<Utc>) -> Last {
@@ -218,6 +263,8 @@ fn last(report: &Report, now: DateTime<Utc>) -> Last {
         known.is_none_or(|known| known.severity >= Severity::High)
     };
     let errors = report.errors.iter().filter(|error| severe(&error.rule)).count();
+    let gaps = report.coverage.iter().filter(|gap| gap.severity >= Severity::High);
+    let gaps = gaps.filter(|gap| gap.rule.is_some()).count();
     Last {
         id: report.id.clone(),
         finished: report.finished.clone(),
@@ -226,45 +273,49 @@ fn last(report: &Report, now: DateTime<Utc>) -> Last {
         exit_code: summary.exit_code,
         counts: [summary.added, summary.removed, summary.changed, summary.errors],
         severe_errors: errors as u64,
+        severe_gaps: gaps as u64,
+        is_outdated: false,
     }
 }
 
-/// What the journal knows, and what is open by it; or by the last complete report, where the
-/// journal has not seen that.
-fn remembered(
-    state: &StateDir,
-    report: Option<&Report>,
-    generation: u64,
-) -> (JournalState, BTreeMap<Severity, Count>) {
-    let mut counts = BTreeMap::new();
+/// What is remembered.
+struct Memory {
+    journal: JournalState,
+    open: BTreeMap<Severity, Count>,
+    /// The last complete check that the journal has seen.
+    seen: Option<String>,
+}
+
+/// What the journal knows, and what is open by it; and by the last complete report, where the
+/// journal has not seen that. Where they do not agree, the worse is believed.
+fn remembered(state: &StateDir, report: Option<&Report>, generation: u64) -> Memory {
     let read = || {
         let Some(journal) = Journal::open(state)? else { return Ok(None) };
         journal.check_tail()?;
         let sound = JournalState::Sound { records: journal.records()?, head: journal.head()? };
         let mut open = BTreeMap::new();
         journal.each_open(|_, drift| add(&mut open, drift.severity, &drift.first_seen))?;
-        Ok::<_, journal::Error>(Some((sound, open, journal.complete_check()?)))
+        let seen = journal.complete_check()?;
+        Ok::<_, journal::Error>(Some(Memory { journal: sound, open, seen }))
     };
-    let (journal, has_seen) = match read() {
-        Ok(None) => (JournalState::Missing, false),
-        Err(error) => (JournalState::Unreadable(error.to_string()), false),
-        Ok(Some((sound, open, seen))) => {
-            counts = open;
-            (sound, seen.as_ref() == report.map(|report| &report.id))
-        }
+    let none = |journal| Memory { journal, open: BTreeMap::new(), seen: None };
+    let mut memory = match read() {
+        Ok(memory) => memory.unwrap_or_else(|| none(JournalState::Missing)),
+        Err(error) => none(JournalState::Unreadable(error.to_string())),
     };
     // What was accepted since is in no report of this generation.
-    if let Some(report) = report.filter(|r| !has_seen && r.baseline.generation == generation) {
-        counts.clear();
+    let unseen = report.filter(|report| memory.seen.as_ref() != Some(&report.id));
+    if let Some(report) = unseen.filter(|report| report.baseline.generation == generation) {
         for severity in Severity::ALL {
             let tally = report.changes.tally(severity);
-            if let Some(since) = &tally.since {
-                let objects = tally.total();
-                counts.insert(severity, Count { objects, since: since.clone() });
-            }
+            let Some(since) = &tally.since else { continue };
+            let none = || Count { objects: 0, since: since.clone() };
+            let count = memory.open.entry(severity).or_insert_with(none);
+            count.objects = count.objects.max(tally.total());
+            count.since = since.clone().min(std::mem::take(&mut count.since));
         }
     }
-    (journal, counts)
+    memory
 }
 
 fn add(counts: &mut BTreeMap<Severity, Count>, severity: Severity, since: &str) {

@@ -436,13 +436,13 @@ impl Selection {
         (step.verdict, self.pattern_of(&step.ground))
     }
 
-    /// Whether a pattern may match something below an absolute path.
+    /// Whether something below an absolute path is covered, or a pattern may match there.
     pub fn leads_below(&self, path: &[u8]) -> bool {
         let mut step = self.root();
         for component in name::components(path) {
             step = self.step(&step.ground, component);
         }
-        self.pending(&step.ground).next().is_some()
+        self.reaches(&step.ground).is_some() || self.pending(&step.ground).next().is_some()
     }
 
     /// The ground on a file system that is entered only by literal paths: what is left of `ground`

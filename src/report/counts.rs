@@ -1,6 +1,6 @@
 //! What a report comes to: its counts, its exit code, and those of a part of it.
 
-use super::{Report, Summary};
+use super::{CoverageEntry, Report, Summary, forms};
 use crate::model::severity::Severity;
 use std::collections::BTreeMap;
 use std::io;
@@ -54,6 +54,15 @@ impl Report {
         part.inactive_rules.retain(|rule| named(rule));
         part.count();
         Ok(part)
+    }
+
+    /// Adds a gap that comes from what was asked for, and counts again. The report is none that is
+    /// stored any more.
+    pub fn add_gap(&mut self, severity: Severity, path: &[u8], rule: &str, problem: &str) {
+        let (path, path_bytes) = forms(path);
+        let (rule, problem) = (Some(rule.to_owned()), problem.to_owned());
+        self.coverage.push(CoverageEntry { path, path_bytes, rule, problem, severity });
+        self.count();
     }
 
     /// Says that the report could not be stored, and seals it again if it was sealed.

@@ -55,6 +55,13 @@ pub struct Found {
     pub groups: BTreeSet<u64>,
 }
 
+impl Found {
+    /// Whether nothing differs, and nothing could not be examined.
+    pub fn is_empty(&self) -> bool {
+        self.changes.len() == 0 && self.errors.is_empty()
+    }
+}
+
 impl<'a> Gather<'a> {
     /// Nothing yet; `rules` stand in the policy's order, and the examination began then.
     pub fn new(rules: &'a [RuleInfo], started: DateTime<Utc>, room: Room<'a>) -> Gather<'a> {

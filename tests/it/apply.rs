@@ -110,7 +110,7 @@ fn an_object_of_another_type_and_an_unreadable_one_keep_their_records() {
     let listed = apply(&host, &rules(&[("etc", "/etc", MORE), ("srv", "/srv", MORE)]));
     assert!(listed.contains("still drifting:\n  /etc/drifting\n"), "{listed}");
     host.check().exits(5).drift(expect![[r#"
-        changed /etc/drifting etc high: type file -> dir
+        changed /etc/drifting etc high: type file -> dir, mode null -> 0755
         added /etc/drifting/inside etc high"#]]);
     host.fim(["baseline", "verify"]).exits(0);
 }
@@ -169,4 +169,63 @@ fn what_is_accepted_after_another_policy_is_recorded_in_full() {
     host.check().exits(0);
     host.write("/etc/drifting", "D");
     host.check().exits(4).drift(expect!["changed /etc/drifting etc high: content"]);
+}
+
+fn typed(types: &str) -> String {
+    format!(
+        "version = 1\n[[rule]]\nname = \"etc\"\npaths = [\"/etc\"]\nprofile = \"ignore-all\"\nadd = {BASIC}\nseverity = \"low\"\ntypes = {types}\n"
+    )
+}
+
+#[test]
+fn what_narrower_types_leave_out_is_dropped_and_listed() {
+    let all = r#"["file", "dir", "symlink"]"#;
+    let host = Host::new()
+        .file("/etc/dir/file", 0o644, "x")
+        .file("/etc/gone", 0o644, "x")
+        .link("/etc/link", "gone")
+        .link("/etc/lost", "gone")
+        .policy(&typed(all))
+        .init();
+    host.remove("/etc/gone");
+    host.remove("/etc/lost");
+    let listed = apply(&host, &typed(r#"["file"]"#));
+    assert!(
+        listed.contains("no longer covered:\n  /etc\n  /etc/dir\n  /etc/link\n  /etc/lost\n"),
+        "{listed}"
+    );
+    assert!(listed.contains("still drifting:\n  /etc/gone\n"), "{listed}");
+    host.check().exits(2).drift(expect!["removed /etc/gone etc low"]);
+    expect!["file       /etc/gone\nfile       /etc/dir/file\n"]
+        .assert_eq(host.fim(["baseline", "list"]).exits(0).text());
+    host.write("/etc/planted", "x");
+    // What wider types cover is recorded; what was covered and is not recorded stays drift.
+    let listed = apply(&host, &typed(all));
+    assert!(listed.contains("covered now:\n  /etc\n  /etc/dir\n  /etc/link\n"), "{listed}");
+    host.check().exits(3).drift(expect![[r#"
+        removed /etc/gone etc low
+        added /etc/planted etc low"#]]);
+    host.fim(["baseline", "verify"]).exits(0);
+}
+
+#[test]
+fn a_change_of_the_inode_keeps_what_is_newly_asked_unrecorded() {
+    let timed = r#"["type", "mode", "uid", "gid", "size", "mtime", "ctime"]"#;
+    let host = Host::new()
+        .file("/etc/drifting", 0o644, "good")
+        .file("/etc/quiet", 0o644, "good")
+        .policy(&rules(&[("etc", "/etc", timed)]))
+        .init();
+    let path = host.path("/etc/drifting");
+    let before = path.metadata().unwrap().modified().unwrap();
+    std::fs::write(&path, "evil").unwrap();
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(before).unwrap();
+    host.check().exits(4).drift(expect!["changed /etc/drifting etc high: ctime"]);
+    let listed = apply(&host, &rules(&[("etc", "/etc", MORE)]));
+    assert!(listed.contains("still drifting:\n  /etc/drifting\n"), "{listed}");
+    assert!(listed.contains("because it drifts:\n  /etc/drifting\n"), "{listed}");
+    let report = host.check().exits(8).json();
+    assert_eq!(report["coverage"][0]["path"], "/etc/drifting", "{report}");
+    host.write("/etc/quiet", "EVIL");
+    host.check().exits(12).drift(expect!["changed /etc/quiet etc high: content"]);
 }

@@ -241,9 +241,10 @@ fn what_a_new_mount_hides_is_removed_under_its_own_rule() {
         .rule("srv", "config", "medium", ["/srv"])
         .init();
     let Some(_mounted) = Mounted::new("proc", &host.path("/srv/data"), "") else { return };
-    host.check().exits(2).drift(expect![[r#"
+    host.check().exits(10).drift(expect![[r#"
         removed /srv/data/dir srv medium
-        removed /srv/data/dir/file srv medium"#]]).coverage(expect!["info srv: /srv/data lies on a file system of type proc, which is skipped; a rule with a literal path on it would enter it"]);
+        removed /srv/data/dir/file srv medium
+        error /srv/data: a file system of type proc is mounted over it, which is not looked at; unmount it, or exclude the directory"#]]).coverage(expect!["info srv: /srv/data lies on a file system of type proc, which is skipped; a rule with a literal path on it would enter it"]);
 }
 
 #[test]
@@ -288,4 +289,40 @@ fn a_directory_that_is_only_counted_need_not_be_readable() {
     host.chmod("/closed", 0o300);
     host.fim_as_nobody(["init", "--no-passphrase"]).exits(0);
     host.fim_as_nobody(["check", "--format", "json"]).exits(0).coverage(expect![""]);
+}
+
+#[test]
+fn an_empty_directory_that_a_new_mount_hides_is_not_examined() {
+    let host = Host::new()
+        .file("/var/log/mail.log", 0o644, "x")
+        .dir("/var/log/journal")
+        .dir("/var/log/skipped")
+        .rule("logs", "growing", "high", ["/var/log"]);
+    // One that was skipped when it was recorded is as it was.
+    let Some(_first) = Mounted::new("proc", &host.path("/var/log/skipped"), "") else { return };
+    let host = host.init();
+    host.check().exits(0);
+    let Some(_second) = Mounted::new("proc", &host.path("/var/log/journal"), "") else { return };
+    host.check().exits(8).drift(expect!["error /var/log/journal: a file system of type proc is mounted over it, which is not looked at; unmount it, or exclude the directory"]);
+}
+
+#[test]
+fn a_fast_check_reads_again_where_inodes_mean_nothing() {
+    let host = Host::new().dir("/srv/container").rule(
+        "inside",
+        "config",
+        "medium",
+        ["/srv/container/etc"],
+    );
+    let lower = host.scratch().join("lower");
+    std::fs::create_dir_all(lower.join("etc")).unwrap();
+    std::fs::write(lower.join("etc/file"), "content").unwrap();
+    std::fs::create_dir(host.scratch().join("second")).unwrap();
+    let second = host.scratch().join("second");
+    let options = format!("lowerdir={}:{}", lower.to_str().unwrap(), second.to_str().unwrap());
+    let mounted = Mounted::new("overlay", &host.path("/srv/container"), &options);
+    let Some(_mounted) = mounted else { return };
+    let host = host.init();
+    let report = host.fim(["check", "--fast", "--format", "json"]).exits(0).json();
+    assert_ne!(report["summary"]["bytes_hashed"], 0, "{report}");
 }

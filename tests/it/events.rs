@@ -326,6 +326,22 @@ fn old_records_go_when_the_journal_is_full_and_the_rest_verifies() {
     }
     let verified = host.fim(["events", "verify"]).exits(0);
     assert!(!verified.text().contains(", 1 to "), "{}", verified.text());
+    // Of what a log received before, the record at which the journal was cut is compared.
+    let database = rusqlite::Connection::open(journal(&host)).unwrap();
+    let sql = "SELECT value FROM meta WHERE key = 'checkpoint'";
+    let cut: String = database.query_row(sql, [], |row| row.get(0)).unwrap();
+    drop(database);
+    let (seq, chain) = cut.split_once(' ').unwrap();
+    let log = host.scratch().join("remote.log");
+    let against = |chain: &str, code: i32| {
+        let line = |seq: &str, chain: &str| format!("{{\"seq\":{seq},\"chain\":\"{chain}\"}}\n");
+        std::fs::write(&log, line("1", &"0".repeat(16)) + &line(seq, chain)).unwrap();
+        host.fim(["events", "verify", "--against", log.to_str().unwrap()]).exits(code)
+    };
+    let same = against(&chain[..16], 0);
+    let said = "1 records are the same here, 0 deviate, 1 were dropped here to keep the size and cannot be compared, 0 between";
+    assert!(same.text().contains(said), "{}", same.text());
+    against(&"0".repeat(16), 19);
     let summary = host.fim(["events", "list", "--kind", "summary"]).exits(0);
     assert!(summary.text().contains("were dropped to keep the size"), "{}", summary.text());
     // Pages are used again: what is on disk stays near the limit.

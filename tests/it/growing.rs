@@ -129,3 +129,39 @@ fn a_rotated_log_that_everybody_may_write_is_drift() {
     host.chmod(LOG, 0o640);
     host.check().exits(1).drift(expect!["added /var/log/mail.log.1 logs medium"]);
 }
+
+#[test]
+fn a_log_that_grew_is_accepted_with_as_much_of_it_as_was_read() {
+    let host = host("log-content").init();
+    host.chmod(LOG, 0o600);
+    host.append(LOG, "four\n");
+    host.check()
+        .exits(4)
+        .drift(expect!["changed /var/log/mail.log logs medium: mode 0640 -> 0600"]);
+    host.fim(["accept", "--all"]).exits(0);
+    host.check().exits(0).drift(expect![""]);
+    // The same where the beginning was rewritten, and that was reviewed.
+    host.write(LOG, "one\nTWO\nthree\nfour\nfive\n");
+    host.check().exits(4).drift(expect!["changed /var/log/mail.log logs medium: content"]);
+    host.fim(["accept", "--all"]).exits(0);
+    host.check().exits(0).drift(expect![""]);
+    host.write(LOG, "one\ntwo\nthree\nfour\nfive\n");
+    host.check().exits(4).drift(expect!["changed /var/log/mail.log logs medium: content"]);
+}
+
+#[test]
+fn a_log_that_was_renamed_out_of_sight_is_removed() {
+    let rule = |host: Host| {
+        host.rule_with("logs", "growing", "medium", &["/var/log"], r#"exclude = ["*.bak"]"#)
+    };
+    let host = rule(Host::new().file(LOG, 0o640, "one\n")).init();
+    host.rename(LOG, "/var/log/mail.log.bak");
+    host.check().exits(2).drift(expect!["removed /var/log/mail.log logs medium"]);
+    // With another log under its name nothing is out of sight.
+    host.write(LOG, "");
+    host.chmod(LOG, 0o640);
+    host.check()
+        .exits(0)
+        .drift(expect![""])
+        .notes(expect!["/var/log/mail.log rotated: what was recorded now stands as mail.log.bak"]);
+}

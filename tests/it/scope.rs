@@ -50,6 +50,7 @@ fn look(host: &Host, extent: Extent, look: Look) -> (Vec<String>, u64) {
     let input = Input {
         rules: &force.rules.rules,
         selection: &selection,
+        before: None,
         baseline: Some(&force.baseline),
         scope: &scope,
     };

@@ -344,3 +344,27 @@ fn a_rule_for_everything_covers_the_root_itself() {
         added /new all low"#]]);
     assert_eq!(ran.json()["summary"]["objects"], 5);
 }
+
+#[test]
+fn a_file_that_became_a_directory_is_removed_where_directories_are_left_out() {
+    let host = Host::new()
+        .file("/data/file", 0o644, "1")
+        .file("/data/log", 0o644, "1")
+        .rule_with("files", "config", "low", &["/data"], r#"types = ["file"]"#)
+        .rule_with("logs", "growing", "low", &["/data/log"], r#"types = ["file"]"#)
+        .init();
+    for path in ["/data/file", "/data/log"] {
+        host.remove(path);
+        std::fs::create_dir(host.path(path)).unwrap();
+    }
+    host.check().exits(2).drift(expect![[r#"
+        removed /data/file files low
+        removed /data/log logs low"#]]);
+    host.write("/data/file/inside", "x");
+    host.check().exits(3).drift(expect![[r#"
+        removed /data/file files low
+        added /data/file/inside files low
+        removed /data/log logs low"#]]);
+    host.fim(["accept", "--all"]).exits(0);
+    host.check().exits(0).drift(expect![""]);
+}

@@ -60,6 +60,90 @@ fn without_a_journal_the_last_report_says_what_is_open() {
     host.fim(["status", "--max-age", "26h"]).exits(3);
 }
 
+/// The reports that are stored, newest last.
+fn reports(host: &Host) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(host.state().join("reports")).unwrap();
+    let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.sort_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    found
+}
+
+#[test]
+fn a_report_that_is_gone_or_damaged_hides_nothing() {
+    let host = host();
+    let status = |code: i32| host.fim(["status", "--max-age", "26h"]).exits(code);
+    host.check().exits(0);
+    host.chmod("/etc/passwd", 0o600);
+    host.check().exits(4);
+    let newest = reports(&host).pop().unwrap();
+    let text = std::fs::read_to_string(&newest).unwrap();
+    std::fs::write(&newest, text.replace("0600", "0644")).unwrap();
+    status(2);
+    std::fs::remove_file(&newest).unwrap();
+    status(2);
+    // Without severe drift it cannot be told what the report said.
+    host.chmod("/etc/passwd", 0o644);
+    host.check().exits(0);
+    status(0);
+    host.check().exits(0);
+    let newest = reports(&host).pop().unwrap();
+    let text = std::fs::read_to_string(&newest).unwrap();
+    std::fs::write(&newest, text.replace("\"objects\"", "\"object\"")).unwrap();
+    assert!(status(3).text().contains("NOT KNOWN: "));
+    std::fs::remove_file(&newest).unwrap();
+    assert!(status(3).text().contains("the report of the last check is gone"));
+    host.check().exits(0);
+    status(0);
+}
+
+#[test]
+fn a_journal_that_is_gone_since_another_generation_leaves_nothing_known() {
+    let host = host();
+    host.chmod("/etc/passwd", 0o600);
+    host.write("/etc/motd", "x\n");
+    host.check().exits(4);
+    host.fim(["accept", "/etc/motd"]).exits(0);
+    host.fim(["status", "--max-age", "26h"]).exits(2);
+    std::fs::remove_file(host.state().join("journal.db")).unwrap();
+    host.fim(["status", "--max-age", "26h"]).exits(3);
+}
+
+#[test]
+fn after_going_back_nothing_is_fresh_until_a_check() {
+    let host = host();
+    let status = |code: i32| host.fim(["status", "--max-age", "26h"]).exits(code);
+    host.chmod("/etc/passwd", 0o600);
+    host.check().exits(4);
+    host.fim(["accept", "--all"]).exits(0);
+    host.check().exits(0);
+    status(0);
+    host.fim(["baseline", "revert", "1", "--reason", "back"]).exits(0);
+    assert!(status(1).text().contains("OUTDATED: "));
+    // Neither a rotation of keys nor an acceptance in between makes up for it.
+    host.fim(["key", "rotate"]).exits(0);
+    status(1);
+    host.check().exits(4);
+    status(2);
+    host.fim(["accept", "--all"]).exits(0);
+    status(0);
+    host.fim(["key", "rotate"]).exits(0);
+    status(0);
+}
+
+#[test]
+fn a_severe_gap_of_the_last_check_counts() {
+    let host = Host::new().file("/usr/bin/ls", 0o755, "ls").link("/bin", "usr/bin").rule(
+        "bin",
+        "binary",
+        "critical",
+        ["/bin"],
+    );
+    host.write_policy();
+    host.fim(["init", "--no-passphrase"]).exits(8);
+    host.check().exits(8);
+    host.fim(["status", "--max-age", "26h"]).exits(2);
+}
+
 #[test]
 fn the_page_and_its_json_say_the_same() {
     let host = host();

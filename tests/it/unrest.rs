@@ -137,3 +137,28 @@ fn a_directory_that_never_rests_is_told_and_examined() {
         }
     }
 }
+
+#[test]
+fn a_directory_that_only_a_glob_looks_into_is_told_when_it_never_rests() {
+    let host = Host::new()
+        .file("/srv/www/site/wp-config.php", 0o644, "x")
+        .rule("config", "config", "high", ["/srv/www/*/wp-config.php"])
+        .init();
+    // How often it is caught depends on who is faster; that it never is would be a wrong silence.
+    let is_told = (0..50).any(|_| {
+        checks_during(&host, |round| {
+            let path = host.path(format!("/srv/www/busy-{}", round % 3));
+            std::fs::write(&path, "").unwrap();
+            std::fs::remove_file(&path).unwrap();
+        })
+        .iter()
+        .any(|report| {
+            let errors = report["errors"].as_array().unwrap();
+            errors.iter().any(|error| {
+                assert_eq!(report["summary"]["exit_code"], 8, "{report}");
+                error["path"] == "/srv/www" && error["rule"] == "config"
+            })
+        })
+    });
+    assert!(is_told);
+}

@@ -565,3 +565,20 @@ fn what_fim_writes_into_the_watched_tree_wakes_it_not_for_ever() {
         ran.text().contains("/events.old")
     });
 }
+
+#[test]
+fn what_took_the_place_of_a_link_is_told_again_when_it_drifts_further() {
+    let host = etc().link("/etc/link", "hosts").init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    host.put_in_place("/etc/link", "wanted");
+    daemon.told("changed", "/etc/link");
+    host.chmod("/etc/link", 0o6777);
+    let has_mode = |event: &serde_json::Value| {
+        let mut attributes = event["attributes"].as_array().into_iter().flatten();
+        let is_mode = |it: &serde_json::Value| {
+            it["name"] == "mode" && it["new"].as_str().is_some_and(|mode| mode.ends_with("6777"))
+        };
+        event["path"] == "/etc/link" && attributes.any(is_mode)
+    };
+    daemon.until("another mode", |events| events.iter().any(has_mode));
+}

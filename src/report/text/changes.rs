@@ -159,12 +159,22 @@ fn age(change: &ChangeEntry, page: &Page<'_>) -> String {
 fn line(change: &ChangeEntry, page: &Page<'_>) -> String {
     let mut text = format!("{:<8} {}", change.kind.word(), page.path(&change.path_bytes()));
     if change.kind == ChangeKind::Changed {
-        let names: Vec<String> =
-            change.attributes.iter().map(|entry| page.shown(&entry.name)).collect();
+        let names: Vec<String> = names(change).map(|name| page.shown(name)).collect();
         text = format!("{text}: {}", names.join(", "));
     }
     let follows = if change.follows { format!(", {FOLLOWS}") } else { String::new() };
     format!("{text} ({}{follows})", age(change, page))
+}
+
+/// The attributes that differ, for a line. Where the type is another, the others are those of the new
+/// object, and say nothing that a line has room for.
+fn names(change: &ChangeEntry) -> impl Iterator<Item = &str> {
+    let of_type = |entry: &AttributeEntry| {
+        entry.name == Attribute::Type.key() && entry.old.is_some() && entry.new.is_some()
+    };
+    let is_another = change.attributes.iter().any(of_type);
+    let shown = change.attributes.iter().filter(move |entry| !is_another || of_type(entry));
+    shown.map(|entry| entry.name.as_str())
 }
 
 /// What changes of one severity have in common that can be told in one line.
@@ -183,9 +193,7 @@ struct Likeness {
 impl Likeness {
     fn of(change: &ChangeEntry) -> Likeness {
         let attributes = match change.kind {
-            ChangeKind::Changed => {
-                change.attributes.iter().map(|entry| entry.name.clone()).collect()
-            }
+            ChangeKind::Changed => names(change).map(str::to_owned).collect(),
             ChangeKind::Added | ChangeKind::Removed => Vec::new(),
         };
         let path = change.path_bytes();
@@ -242,8 +250,7 @@ impl Group {
         let common: Vec<&[u8]> = self.common.iter().flatten().map(Vec::as_slice).collect();
         let mut below = b"/".to_vec();
         below.extend_from_slice(&common.join(&b'/'));
-        let names: Vec<String> =
-            change.attributes.iter().map(|entry| page.shown(&entry.name)).collect();
+        let names: Vec<String> = names(change).map(|name| page.shown(name)).collect();
         let what = match (change.kind, names.as_slice()) {
             (ChangeKind::Changed, [name]) => format!(" {name} only"),
             (ChangeKind::Changed, _) => format!(" {}", names.join(", ")),

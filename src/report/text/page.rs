@@ -119,8 +119,10 @@ impl<'a> Page<'a> {
     /// What is shown of a value; in quotes where it could be taken for the absence of one.
     fn told(&self, shown: String) -> String {
         let blank = |c: Option<char>| c.is_some_and(char::is_whitespace);
-        let mistakable = matches!(shown.as_str(), super::values::NONE | super::values::UNRECORDED)
-            || blank(shown.chars().next())
+        let mistakable = matches!(
+            shown.as_str(),
+            super::values::NONE | super::values::UNRECORDED | super::values::UNCOMPARED
+        ) || blank(shown.chars().next())
             || blank(shown.chars().next_back());
         if mistakable { format!("\"{shown}\"") } else { shown }
     }

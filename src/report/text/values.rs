@@ -14,6 +14,8 @@ use chrono::DateTime;
 pub(super) const NONE: &str = "none";
 /// How it is shown that the baseline has no value.
 pub(super) const UNRECORDED: &str = "not recorded";
+/// How it is shown that the recorded object is of another type, and its value was not compared.
+pub(super) const UNCOMPARED: &str = "not compared";
 
 /// A number with its thousands apart.
 pub(super) fn grouped(number: u64) -> String {
@@ -72,12 +74,13 @@ pub(super) fn sides(
 ) -> (String, String) {
     let kind = row(entry).map(|row| row.kind);
     let (was, is) = types(change);
+    let without = if was == is { UNRECORDED } else { UNCOMPARED };
     let both = |full: bool| {
         let old = Shown { kind, names, object_type: was, full };
         let new = Shown { kind, names, object_type: is, full };
         (
             old.value(entry.old.as_ref(), entry.old_bytes.as_deref(), page)
-                .unwrap_or_else(|| UNRECORDED.to_owned()),
+                .unwrap_or_else(|| without.to_owned()),
             new.value(entry.new.as_ref(), entry.new_bytes.as_deref(), page)
                 .unwrap_or_else(|| NONE.to_owned()),
         )
