@@ -155,6 +155,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         Some(previous) => previous.manifest.host.clone(),
         None => host_name(context),
     };
+    if let Some((bundle, _, _)) = &signed {
+        bundle.verify_host(&host)?;
+    }
     let keys = keys((&dir, &state), context, &options.secrets, (passphrases, elsewhere), &host)?;
     store::sweep(&state)?;
     let created = rfc3339(context.clock.now());
