@@ -143,7 +143,7 @@ pub fn review(context: &Context, id: Option<&str>, writes: bool) -> Result<Revie
 }
 
 /// Whether a report is one about this host, this root and this chain.
-fn belongs(
+pub(super) fn belongs(
     context: &Context,
     state: &StateDir,
     force: &Force,
@@ -163,7 +163,10 @@ fn belongs(
     let in_chain = match generation.cmp(&force.baseline.generation()) {
         std::cmp::Ordering::Greater => None,
         std::cmp::Ordering::Equal => Some(force.baseline.sealed().digest),
-        std::cmp::Ordering::Less => Some(crate::baseline::chained(state, generation)?.digest),
+        std::cmp::Ordering::Less => {
+            let head = force.baseline.sealed();
+            Some(crate::baseline::chained(state, head, generation)?.digest)
+        }
     };
     if in_chain.map(|digest| crate::model::value::hex(&digest))
         != Some(report.baseline.digest.clone())
@@ -543,7 +546,7 @@ fn merged(base: &Record, observed: &Record, taken: AttributeSet) -> Record {
 }
 
 /// The differences that have to be the same; of a directory without those that follow.
-fn comparable(entries: &[AttributeEntry], dir: bool) -> Vec<AttributeEntry> {
+pub(super) fn comparable(entries: &[AttributeEntry], dir: bool) -> Vec<AttributeEntry> {
     entries
         .iter()
         .filter(|entry| {
@@ -554,7 +557,7 @@ fn comparable(entries: &[AttributeEntry], dir: bool) -> Vec<AttributeEntry> {
         .collect()
 }
 
-fn is_dir(change: &ChangeEntry) -> bool {
+pub(super) fn is_dir(change: &ChangeEntry) -> bool {
     change.object_type.as_deref() == Some(ObjectType::Dir.word())
 }
 
@@ -566,7 +569,7 @@ fn only_follows(change: &ChangeEntry) -> bool {
 }
 
 /// The path of the directory an object lies in.
-fn parent(path: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn parent(path: &[u8]) -> Option<Vec<u8>> {
     if path == b"/" {
         return None;
     }

@@ -187,7 +187,7 @@ pub fn examine(
         builder = builder.note(None, None, note);
     }
     for (path, rule) in &outcome.unstable_inodes {
-        let text = "inode, nlink and ctime are not compared on this file system".to_owned();
+        let text = super::reviewed::UNSTABLE_INODES.to_owned();
         builder = builder.note(Some(path), Some(*rule), text);
     }
     let mut report = builder.finish();

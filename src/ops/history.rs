@@ -45,7 +45,7 @@ fn chain(state: &StateDir, in_force: &Head) -> Result<Vec<Generation>, Error> {
         .map(|number| {
             let manifest = match number == head {
                 true => in_force.sealed.manifest.clone(),
-                false => baseline::chained(state, number)?.manifest,
+                false => baseline::chained(state, &in_force.sealed, number)?.manifest,
             };
             let has_database =
                 found.iter().any(|files| files.generation == number && files.database);
@@ -65,12 +65,13 @@ fn open(state: &StateDir, in_force: &Head, generation: u64) -> Result<Baseline, 
     let sealed = match generation == head {
         true => in_force.sealed.clone(),
         false => {
-            let chained = baseline::chained(state, generation)?;
+            let chained = baseline::chained(state, &in_force.sealed, generation)?;
             Sealed {
                 manifest: chained.manifest,
                 digest: chained.digest,
                 // The chain vouches for it; whose key signed it then is what the manifest says.
                 signer: in_force.sealed.signer.clone(),
+                earlier: Vec::new(),
             }
         }
     };

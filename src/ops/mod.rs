@@ -23,6 +23,7 @@ pub mod people;
 pub mod policy;
 pub mod record;
 pub mod report;
+pub mod reviewed;
 pub mod scan;
 pub mod secrets;
 pub mod sink;
