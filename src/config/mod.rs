@@ -349,23 +349,24 @@ fn fingerprint(text: &str) -> Result<String, String> {
 }
 
 /// Only what is read directly from a configuration, whatever else is wrong in it: `state`, `keys` and
-/// `[trust]`. `None` if it is no TOML at all, or a pin in it is no fingerprint.
+/// `[trust]`. `None` if it is no TOML at all, or anything is wrong in `[trust]`: a pin that cannot be
+/// read, or has another name, must not be one less.
 pub fn places(text: &str) -> Option<Config> {
     let table = toml::de::DeTable::parse(text).ok()?;
     let table = table.get_ref();
     let path = |key: &str| table.get(key)?.get_ref().as_str().map(PathBuf::from);
-    let trust = table.get("trust").and_then(|trust| trust.get_ref().as_table());
-    let pin = |key: &str| trust?.get(key)?.get_ref().as_str().map(str::to_owned);
-    // A pin that cannot be read must not be one less.
-    if ["site", "local"].iter().filter_map(|key| pin(key)).any(|pin| fingerprint(&pin).is_err()) {
-        return None;
+    let mut trust = Trust::default();
+    if let Some(given) = table.get("trust") {
+        for (key, pin) in given.get_ref().as_table()? {
+            let pin = fingerprint(pin.get_ref().as_str()?).ok()?;
+            match &**key.get_ref() {
+                "site" => trust.site = Some(pin),
+                "local" => trust.local = Some(pin),
+                _ => return None,
+            }
+        }
     }
-    Some(Config {
-        state: path("state"),
-        keys: path("keys"),
-        trust: Trust { site: pin("site"), local: pin("local") },
-        ..Config::default()
-    })
+    Some(Config { state: path("state"), keys: path("keys"), trust, ..Config::default() })
 }
 
 #[cfg(test)]

@@ -209,6 +209,9 @@ pub fn verify(context: &Context) -> Result<Verified, Error> {
         let policy = baseline::chained(&state, head, generation)?.manifest.policy_blake3;
         super::store::verify_files(&state, &policy)?;
     }
+    if !force.trust.vouched {
+        return Err(Error::Integrity(format!("keys/local.pub: {}", super::doubts::UNVOUCHED)));
+    }
     let generations = baseline::generations(&state)?;
     Ok(Verified {
         generation: force.baseline.generation(),

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod baseline;
 pub mod check;
 pub mod deliver;
+pub mod doubts;
 pub mod draft;
 pub mod events;
 pub mod force;
@@ -205,7 +206,8 @@ impl Context {
                 for line in error.to_string().lines() {
                     warn(line);
                 }
-                (None, config)
+                // Its path and text are kept: that it is not what is in force is told as well.
+                (source::config_file(global.config.as_deref()).ok().flatten(), config)
             }
             Err(error) => return Err(error),
         };

@@ -224,7 +224,7 @@ pub fn sign(
 fn site_key(context: &Context, secrets: &Secrets) -> Result<SecretKey, Error> {
     let state = StateDir::open(&context.state_path)?;
     let dir = KeyDir::open(context)?;
-    let Some(pem) = dir.text(&state, trust::SITE_KEY)? else {
+    let Some(pem) = dir.secret(&state, trust::SITE_KEY)? else {
         return Err(Error::Passphrase(
             "keys/site: is not here; sign where it is, or name its public half with --site-key"
                 .to_owned(),

@@ -3,7 +3,8 @@
 //! It needs no secret and writes nothing. Where memory is missing it errs towards telling: what the
 //! last complete report has as drift counts as open unless the journal has seen that report.
 
-use super::force::Force;
+use super::doubts::{self, Doubt};
+use super::force::{Force, KeyDir};
 use super::report::Shelf;
 use super::watch::live::Live;
 use super::{Context, Error, check, sink};
@@ -33,6 +34,10 @@ pub struct Status {
     pub local_key: &'static str,
     /// Whether the site key, or a pin, vouches for the local key.
     pub vouched: bool,
+    /// What is doubtful about what is in force.
+    pub doubts: Vec<Doubt>,
+    /// Secret keys that others than their owner may read, and what is told of each.
+    pub exposed: Vec<String>,
     /// Whether site key and local key are pinned.
     pub pinned: (bool, bool),
     /// The policy's source, as it was signed; `None` for the built-in one.
@@ -132,7 +137,8 @@ impl Status {
     pub fn verdict(&self, max_age: Duration) -> Verdict {
         let severe = self.open.keys().any(|severity| *severity >= Severity::High);
         let Some(last) = &self.last else { return Verdict::Unknown };
-        if severe || last.severe_errors > 0 || !self.differing.is_empty() {
+        let doubtful = self.doubts.iter().any(|doubt| doubt.severity >= Severity::High);
+        if severe || doubtful || last.severe_errors > 0 || !self.differing.is_empty() {
             return Verdict::Drift;
         }
         match (&self.journal, last.age) {
@@ -161,6 +167,12 @@ pub fn run(context: &Context) -> Result<Status, Error> {
         manifest: force.baseline.sealed().manifest.clone(),
         local_key: force.local_key,
         vouched: force.trust.vouched,
+        doubts: doubts::of(context, &force),
+        exposed: KeyDir::open(context)?
+            .exposed(&state)?
+            .into_iter()
+            .map(|(_, text)| text)
+            .collect(),
         pinned: (context.pins.site.is_some(), context.pins.local.is_some()),
         policy: force.bundle.manifest.source.clone(),
         differing: check::differing_sources(context, &force),
