@@ -97,7 +97,7 @@ impl StateDir {
     pub fn check_ownership(&self) -> Result<(), StateError> {
         self.check_owner()?;
         let failed = |errno| StateError::Io { name: name::show(&self.path), cause: cause(errno) };
-        let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut below = self.stat_of("", &self.dir)?;
         let mut here = openat(&self.dir, "..", up, Mode::empty()).map_err(failed)?;
         loop {
