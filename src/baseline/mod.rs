@@ -129,6 +129,20 @@ pub struct Sealed {
     pub digest: [u8; 32],
     /// The key that signed it.
     pub signer: PublicKey,
+    /// The digests of the manifests that lead to it, from generation 1 on, as [`sealed`] walked
+    /// them; none where it did not.
+    pub earlier: Vec<[u8; 32]>,
+}
+
+impl Sealed {
+    /// The digest of a manifest of the chain, up to this one.
+    pub fn digest_of(&self, generation: u64) -> Option<[u8; 32]> {
+        if generation == self.manifest.generation {
+            return Some(self.digest);
+        }
+        let index = usize::try_from(generation.checked_sub(1)?).ok()?;
+        self.earlier.get(index).copied()
+    }
 }
 
 /// The manifest of the generation in force.
@@ -147,7 +161,7 @@ pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Se
         verify_none_is_known(state, &found, min_generation)?;
         return Err(Error::NoGeneration(name::show(state.path())));
     };
-    let sealed = verify_one(state, trust, highest.generation)?;
+    let mut sealed = verify_one(state, trust, highest.generation)?;
     let mut expected = sealed.manifest.previous_manifest_blake3;
     let signed: HashSet<u64> =
         found.iter().filter(|files| files.signature).map(|files| files.generation).collect();
@@ -160,7 +174,8 @@ pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Se
         }
         let object = Part::Manifest.name(generation);
         let text = state.read(&object, TEXT_LIMIT).map_err(chain_error)?;
-        if Some(manifest::digest(&text)) != expected {
+        let digest = manifest::digest(&text);
+        if Some(digest) != expected {
             return Err(integrity(
                 &object,
                 "is not the one that the next generation follows; restore it from a copy",
@@ -169,7 +184,9 @@ pub fn sealed(state: &StateDir, trust: &Trust, min_generation: u64) -> Result<Se
         expected = BaselineManifest::parse(&text)
             .map_err(|cause| integrity(&object, cause))?
             .previous_manifest_blake3;
+        sealed.earlier.push(digest);
     }
+    sealed.earlier.reverse();
     if highest.generation < min_generation {
         return Err(integrity(
             &Part::Manifest.name(highest.generation),
@@ -191,16 +208,13 @@ pub struct Chained {
     pub digest: [u8; 32],
 }
 
-/// Reads the manifest of an older generation. [`sealed`] has walked the chain and vouches for it
-/// as long as its digest is the one that the generation after it names.
-pub fn chained(state: &StateDir, generation: u64) -> Result<Chained, Error> {
+/// Reads the manifest of an older generation: it must have the digest that [`sealed`] found for it
+/// on its way down from `head`, whatever the files beside it say by now.
+pub fn chained(state: &StateDir, head: &Sealed, generation: u64) -> Result<Chained, Error> {
     let object = Part::Manifest.name(generation);
     let text = state.read(&object, TEXT_LIMIT).map_err(chain_error)?;
-    let next_object = Part::Manifest.name(generation + 1);
-    let next = state.read(&next_object, TEXT_LIMIT).map_err(chain_error)?;
-    let next = BaselineManifest::parse(&next).map_err(|cause| integrity(&next_object, cause))?;
     let digest = manifest::digest(&text);
-    if next.previous_manifest_blake3 != Some(digest) {
+    if head.digest_of(generation) != Some(digest) {
         return Err(integrity(&object, "is not the one that the next generation follows"));
     }
     let manifest = BaselineManifest::parse(&text).map_err(|cause| integrity(&object, cause))?;
@@ -252,7 +266,7 @@ pub fn verify_one(state: &StateDir, trust: &Trust, generation: u64) -> Result<Se
             format!("names generation {}; restore it from a copy", parsed.generation),
         ));
     }
-    Ok(Sealed { manifest: parsed, digest: manifest::digest(&text), signer })
+    Ok(Sealed { manifest: parsed, digest: manifest::digest(&text), signer, earlier: Vec::new() })
 }
 
 /// Verifies what is left of an older generation: its signature, by the key that its manifest names,
@@ -261,8 +275,8 @@ pub fn verify_one(state: &StateDir, trust: &Trust, generation: u64) -> Result<Se
 ///
 /// # Errors
 /// `Integrity` for what does not verify.
-pub fn verify_old(state: &StateDir, generation: u64) -> Result<(), Error> {
-    let chained = chained(state, generation)?;
+pub fn verify_old(state: &StateDir, head: &Sealed, generation: u64) -> Result<(), Error> {
+    let chained = chained(state, head, generation)?;
     let text = state.read(&Part::Manifest.name(generation), TEXT_LIMIT).map_err(chain_error)?;
     let object = Part::Signature.name(generation);
     let signature = state.read(&object, TEXT_LIMIT).map_err(chain_error)?;
@@ -536,7 +550,9 @@ mod tests {
             signed_by: String::new(),
         };
         let signer = SecretKey::generate("local@here").unwrap().public();
-        let baseline = open(&state, Sealed { manifest, digest: [0; 32], signer }).unwrap();
+        let baseline =
+            open(&state, Sealed { manifest, digest: [0; 32], signer, earlier: Vec::new() })
+                .unwrap();
         assert_eq!(baseline.recorded_attributes(), wanted.with(Attribute::Type));
         let reader = baseline.reader().unwrap();
         database::assert_hardened(reader.connection());

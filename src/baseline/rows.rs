@@ -241,6 +241,16 @@ impl Reader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// All that the database is made of, in order.
+    pub fn schema(&self) -> Result<Vec<String>, Error> {
+        let mut statement = self.statement(
+            "SELECT type || ' ' || name || ' ' || tbl_name || ' ' || coalesce(sql, '')
+             FROM sqlite_schema ORDER BY type, name",
+        )?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Lets SQLite look at every page, and counts the recorded objects.
     pub fn check(&self) -> Result<u64, Error> {
         let found: String =

@@ -16,9 +16,7 @@ const LINES: usize = 200;
 pub(super) fn run(global: &GlobalArguments, arguments: &AcceptArguments) -> Result<u8, Error> {
     let context = context(global)?;
     if let Some(dir) = &arguments.finish {
-        let accepted = draft::finish(&context, dir)?;
-        output(|out| in_force(&accepted, out))?;
-        return Ok(exit::DONE);
+        return finish(&context, dir, arguments.yes);
     }
     let choice = choice(arguments)?;
     if arguments.interactive && !io::stdin().is_terminal() {
@@ -66,6 +64,40 @@ pub(super) fn run(global: &GlobalArguments, arguments: &AcceptArguments) -> Resu
     Ok(refused)
 }
 
+/// Takes a signed draft back: what it changes is shown before it is put in force.
+fn finish(context: &Context, dir: &std::path::Path, is_confirmed: bool) -> Result<u8, Error> {
+    let returned = draft::take_back(context, dir)?;
+    if io::stdin().is_terminal() && !is_confirmed {
+        show_returned(&returned, &mut io::stderr())
+            .map_err(|error| Error::Other(format!("standard error: {error}")))?;
+        if !confirmed()? {
+            returned.give_up()?;
+            term::say("fim: not confirmed; nothing was written");
+            return Ok(exit::DONE);
+        }
+    } else {
+        output(|out| show_returned(&returned, out))?;
+    }
+    let accepted = returned.put_in_force(context)?;
+    output(|out| in_force(&accepted, out))?;
+    Ok(exit::DONE)
+}
+
+fn show_returned(returned: &draft::Returned, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "generation {}, reviewed in report {}: {}",
+        returned.generation,
+        escape(returned.report.as_bytes()),
+        escape(returned.reason.as_bytes())
+    )?;
+    writeln!(out, "database BLAKE3 {}", crate::model::value::hex(&returned.database))?;
+    for difference in returned.differences.iter().take(LINES) {
+        super::show::difference(difference, out)?;
+    }
+    rest(returned.differences.len(), out)
+}
+
 fn choice(arguments: &AcceptArguments) -> Result<Option<Choice>, Error> {
     if arguments.interactive {
         return Ok(None);
@@ -96,7 +128,9 @@ fn carry_out(
             let manifest = crate::model::name::show(&prepared.manifest);
             writeln!(out, "generation {} is prepared; sign it with the key", prepared.generation)?;
             writeln!(out, "  {}", prepared.signer)?;
-            writeln!(out, "where that key is:")?;
+            let database = crate::model::value::hex(&prepared.database);
+            writeln!(out, "where that key is; the manifest there must have the line")?;
+            writeln!(out, "  baseline-blake3: {database}")?;
             writeln!(out, "  ssh-keygen -Y sign -f KEY -n fim-baseline {manifest}")?;
             writeln!(out, "and put it in force here:")?;
             writeln!(out, "  fim accept --finish {}", crate::model::name::show(dir))

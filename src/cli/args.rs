@@ -409,6 +409,11 @@ pub(super) enum KeyVerb {
         no_passphrase: bool,
     },
     /// Replace the keys and sign what is in force again as a new generation
+    ///
+    /// A new site key makes what the old one vouched for worth nothing, once pins name the new one.
+    /// A new local key alone (--only local) does not: the site key vouched for the old local key,
+    /// too, and who has that and its signature can still sign wherever only the site key is pinned.
+    /// If a local key may have been stolen, pin the new one (trust.local), or replace both.
     Rotate {
         /// Replace only this key
         #[arg(long)]

@@ -371,6 +371,9 @@ pub(super) fn keys(keys: &[key::Shown], out: &mut dyn Write) -> io::Result<()> {
             key.kept,
             key.trusted
         )?;
+        if let Some(text) = &key.exposed {
+            writeln!(out, "       EXPOSED: {text}")?;
+        }
     }
     Ok(())
 }
@@ -381,7 +384,14 @@ pub(super) fn rotated(rotated: &key::Rotated, out: &mut dyn Write) -> io::Result
     for (role, old, new) in &rotated.keys {
         writeln!(out, "  {:5} key  {old} is now {new}", role.word())?;
     }
-    writeln!(out, "Write the new fingerprints down and renew pins of the old ones.")
+    writeln!(out, "Write the new fingerprints down and renew pins of the old ones.")?;
+    if rotated.keys.iter().all(|(role, _, _)| *role == crate::ops::secrets::Role::Local) {
+        writeln!(
+            out,
+            "The site key vouched for the old local key, too: where only the site key is pinned, the old one is good until the local key is pinned or the site key replaced."
+        )?;
+    }
+    Ok(())
 }
 
 /// What a new policy changed.

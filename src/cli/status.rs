@@ -80,7 +80,14 @@ fn page(status: &Status, verdict: Option<Verdict>, out: &mut dyn Write) -> io::R
         (false, true) => "local key",
         (false, false) => "none; the keys are believed as found",
     };
+    for text in &status.exposed {
+        writeln!(out, "            EXPOSED: {text}")?;
+    }
     writeln!(out, "Pins        {pins}")?;
+    for (number, doubt) in status.doubts.iter().enumerate() {
+        let title = if number == 0 { "Doubtful" } else { "" };
+        writeln!(out, "{title:<12}{}: {}", escape(&doubt.about), line(&doubt.text))?;
+    }
     let policy =
         status.policy.as_ref().map_or("built in".to_owned(), |path| escape(path.as_bytes()));
     writeln!(out, "Policy      {policy}")?;
@@ -259,6 +266,14 @@ fn document(status: &Status, verdict: Option<Verdict>) -> Value {
         .iter()
         .map(|(path, text)| json!({ "path": escape(path), "problem": text }))
         .collect();
+    let doubts: Vec<Value> = status
+        .doubts
+        .iter()
+        .map(|doubt| {
+            let (about, severity) = (escape(&doubt.about), doubt.severity.word());
+            json!({ "about": about, "severity": severity, "problem": doubt.text })
+        })
+        .collect();
     let sinks: Vec<String> = status.sinks.iter().map(show::sink_line).collect();
     json!({
         "verdict": verdict.map(word),
@@ -271,6 +286,8 @@ fn document(status: &Status, verdict: Option<Verdict>) -> Value {
             "pinned": { "site": status.pinned.0, "local": status.pinned.1 },
         },
         "policy": { "source": status.policy, "differing": differing },
+        "doubts": doubts,
+        "exposed_keys": status.exposed,
         "last_check": last,
         "doubt": status.doubt,
         "open_drift": open,

@@ -164,7 +164,7 @@ pub fn review(context: &Context, id: Option<&str>, writes: bool) -> Result<Revie
 }
 
 /// Whether a report is one about this host, this root and this chain.
-fn belongs(
+pub(super) fn belongs(
     context: &Context,
     state: &StateDir,
     force: &Force,
@@ -184,7 +184,10 @@ fn belongs(
     let in_chain = match generation.cmp(&force.baseline.generation()) {
         std::cmp::Ordering::Greater => None,
         std::cmp::Ordering::Equal => Some(force.baseline.sealed().digest),
-        std::cmp::Ordering::Less => Some(crate::baseline::chained(state, generation)?.digest),
+        std::cmp::Ordering::Less => {
+            let head = force.baseline.sealed();
+            Some(crate::baseline::chained(state, head, generation)?.digest)
+        }
     };
     if in_chain.map(|digest| crate::model::value::hex(&digest))
         != Some(report.baseline.digest.clone())

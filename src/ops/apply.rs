@@ -135,9 +135,29 @@ impl Visit for Forward {
     }
 }
 
+/// That a policy was not signed before the one in force: somebody could put back one that the site
+/// key signed once, and that is good no more. Whoever wants it again signs it again.
+///
+/// # Errors
+/// `Integrity` if it was.
+fn verify_not_older(next: &PolicyManifest, in_force: &PolicyManifest) -> Result<(), Error> {
+    let time = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().ok();
+    // A time that is none was never written by this program, and says nothing.
+    let Some(since) = time(&in_force.created) else { return Ok(()) };
+    if time(&next.created).is_some_and(|created| created >= since) {
+        return Ok(());
+    }
+    Err(Error::Integrity(format!(
+        "policy: was signed at {}, before the one in force, which is of {}; to go back to it, sign it again with fim policy sign",
+        name::escape(next.created.as_bytes()),
+        name::escape(in_force.created.as_bytes())
+    )))
+}
+
 /// Applies the signed source.
 ///
-/// 1. Signature, manifest and files of the source are verified; nothing is written before.
+/// 1. Signature, manifest and files of the source are verified, and that it is for this host and
+///    not older than what is in force; nothing is written before.
 /// 2. The policy is stored in the state directory.
 /// 3. Everything the new policy covers is examined against the baseline in force, and the next
 ///    generation is written as the module says.
@@ -150,6 +170,8 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
     let force = Force::load(context, &state)?;
     let sites: Vec<&PublicKey> = force.trust.sites.iter().collect();
     let (bundle, text, signature) = signed_source(&policy, context.config_file.as_ref(), &sites)?;
+    bundle.verify_host(force.host())?;
+    verify_not_older(&bundle.manifest, &force.bundle.manifest)?;
     let signer = generation::local_key(context, &state, secrets)?;
     store::sweep(&state)?;
     bundle.store_signed(&state, &text, &signature)?;

@@ -205,10 +205,14 @@ pub fn verify(context: &Context) -> Result<Verified, Error> {
     }
     drop(reader);
     force.baseline.still_the_same()?;
+    let head = force.baseline.sealed();
     for generation in 1..force.baseline.generation() {
-        baseline::verify_old(&state, generation)?;
-        let policy = baseline::chained(&state, generation)?.manifest.policy_blake3;
+        baseline::verify_old(&state, head, generation)?;
+        let policy = baseline::chained(&state, head, generation)?.manifest.policy_blake3;
         super::store::load_chained(&state, &policy)?;
+    }
+    if !force.trust.vouched {
+        return Err(Error::Integrity(format!("keys/local.pub: {}", super::doubts::UNVOUCHED)));
     }
     let generations = baseline::generations(&state)?;
     Ok(Verified {

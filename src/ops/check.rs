@@ -4,7 +4,7 @@ use super::force::Force;
 use super::report::Shelf;
 use super::scan::{self, Spent};
 use super::source;
-use super::{Context, Error, deliver, mail, people, record};
+use super::{Context, Error, deliver, doubts, mail, people, record};
 use crate::alert::program::Direct;
 use crate::drift::examine::{Outcome, Visit};
 use crate::model::attribute::{Attribute, AttributeSet};
@@ -196,7 +196,7 @@ pub fn examine(
         builder = builder.note(None, None, note);
     }
     for (path, rule) in &outcome.unstable_inodes {
-        let text = "inode, nlink and ctime are not compared on this file system".to_owned();
+        let text = super::returned::UNSTABLE_INODES.to_owned();
         builder = builder.note(Some(path), Some(*rule), text);
     }
     let mut report = builder.finish();
@@ -340,19 +340,16 @@ fn on_checked_system(
     if source::is_there(&below) { below } else { path }
 }
 
-/// Gaps that no directory walk can see and that concern no single rule: keys, and paths that nobody
-/// covers.
+/// Gaps that no directory walk can see and that concern no single rule: doubts about what is in
+/// force, and paths that nobody covers.
 fn gaps(
     context: &Context,
     force: &Force,
     selection: &Selection,
     paths: &[Vec<u8>],
 ) -> Vec<(Vec<u8>, Severity, String)> {
-    let mut gaps = Vec::new();
-    if !force.trust.vouched {
-        let text = "nobody vouches for it: neither keys/local.pub.sig nor a pin is there; let the site key sign it, or pin it";
-        gaps.push((b"keys/local.pub".to_vec(), Severity::High, text.to_owned()));
-    }
+    let doubts = doubts::of(context, force).into_iter();
+    let mut gaps: Vec<_> = doubts.map(|doubt| (doubt.about, doubt.severity, doubt.text)).collect();
     for path in paths {
         let rule = match selection.explain(path).0 {
             Verdict::Covered(rule) => Some(rule),

@@ -3,19 +3,18 @@
 
 use super::force::Force;
 use super::generation::{self, Cause};
+use super::history::Difference;
 use super::record::{self, Made};
 use super::{Context, Error};
 use crate::baseline::copy::{Finished, Unfinished};
 use crate::baseline::{self, Sealed, digest_file, publish};
-use crate::model::change::Change;
 use crate::model::event::Kind;
-use crate::model::facts::ObjectType;
 use crate::model::name;
 use crate::sign::manifest::{self, BaselineManifest};
 use crate::sign::sshsig::{self, Namespace};
 use crate::state::StateDir;
+use crate::state::lock::Lock;
 use crate::state::names::Part;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Largest manifest or signature that is read.
@@ -30,6 +29,8 @@ pub struct Prepared {
     pub manifest: PathBuf,
     /// The fingerprint of the key that has to sign it.
     pub signer: String,
+    /// BLAKE3 of the database, for whoever signs to compare.
+    pub database: [u8; 32],
 }
 
 /// The file of a generation as it is called in a directory of its own.
@@ -68,6 +69,7 @@ pub fn hand_out(
         .to_text()
         .map_err(|cause| Error::Other(format!("manifest of the draft: {cause}")))?;
     let out = StateDir::create(&super::absolute(dir)?)?;
+    out.check_owner()?;
     let generation = finished.generation;
     let object = Part::Database.name(generation);
     let mut source = state.open_file(&object)?;
@@ -87,70 +89,53 @@ pub fn hand_out(
     let manifest_file = file(Part::Manifest, generation);
     out.write_durably(&manifest_file, 0o600, text.as_bytes())?;
     state.remove(&object)?;
-    Ok(Prepared { generation, manifest: dir.join(manifest_file), signer })
+    Ok(Prepared {
+        generation,
+        manifest: dir.join(manifest_file),
+        signer,
+        database: finished.digest,
+    })
 }
 
-/// Whether a database that came back is whole, and differs from the one in force only where the
-/// report it names has a change: whoever signed it did not see what is in it.
-fn is_what_was_reviewed(state: &StateDir, force: &Force, sealed: Sealed) -> Result<(), Error> {
-    let object = Part::Database.name(sealed.manifest.generation);
-    let wrong = |what: String| Error::Integrity(format!("{object} of the draft: {what}"));
-    let expected = sealed.manifest.entries;
-    let Some(id) = sealed.manifest.report.clone() else {
-        return Err(wrong("names no report it was reviewed in; prepare another".to_owned()));
-    };
-    let draft = baseline::open(state, sealed)?;
-    let (reader, in_force) = (draft.reader()?, force.baseline.reader()?);
-    let entries = reader.check()?;
-    if entries != expected || reader.rules()? != in_force.rules()? {
-        return Err(wrong(format!(
-            "holds {entries} objects or other rules than were signed; prepare another"
-        )));
-    }
-    let report = super::report::load(&super::report::Shelf::new(state), Some(&id))?;
-    let mut reviewed = BTreeSet::new();
-    for change in &report.changes {
-        reviewed.insert(change.map_err(super::check::unreadable)?.path_bytes().into_owned());
-    }
-    let mut stranger = None;
-    super::history::differences(&force.baseline, &draft, &mut |difference| {
-        let follows = match &difference.change {
-            Change::Changed { observed, differences, .. } => {
-                observed.object_type() == ObjectType::Dir
-                    && differences.iter().all(|one| one.attribute.row().follows)
-            }
-            Change::Added { .. } | Change::Removed { .. } => false,
-        };
-        if !follows && !reviewed.contains(difference.path.as_slice()) {
-            stranger.get_or_insert(difference.path);
-        }
-        Ok(())
-    })?;
-    match stranger {
-        Some(path) => Err(wrong(format!(
-            "changes {}, which report {id} has no change for; prepare another",
-            name::escape(&path)
-        ))),
-        None => Ok(()),
-    }
+/// A signed draft that came back, verified and not in force yet. Nothing else can write a
+/// generation until it is put in force or given up.
+#[derive(Debug)]
+pub struct Returned {
+    /// Its generation.
+    pub generation: u64,
+    /// The report it was reviewed in.
+    pub report: String,
+    /// Why it was made.
+    pub reason: String,
+    /// BLAKE3 of its database.
+    pub database: [u8; 32],
+    /// How it differs from what is in force.
+    pub differences: Vec<Difference>,
+    state: StateDir,
+    force: Force,
+    manifest: Vec<u8>,
+    signature: Vec<u8>,
+    _lock: Lock,
 }
 
-/// Takes a signed draft back and puts it in force.
+/// Takes a signed draft back.
 ///
-/// 1. The signature verifies, in the baseline's namespace, against a local key that is believed.
-/// 2. The manifest names its real signer, the next generation, this host, the policy in force, and
+/// 1. Nobody else can write to the directory.
+/// 2. The signature verifies, in the baseline's namespace, against a local key that is believed.
+/// 3. The manifest names its real signer, the next generation, this host, the policy in force, and
 ///    the manifest in force as the one before it.
-/// 3. The database has the digest the manifest names.
-/// 4. The database is whole, and differs from the one in force only in what the report has.
-/// 5. Database, manifest and signature are written to the state directory, the signature last.
-pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, Error> {
+/// 4. The database is copied, and the copy has the digest the manifest names.
+/// 5. The manifest names a report, by its whole ID, that is one of this host, root and chain.
+/// 6. The database is whole, and differs from the one in force only as that report says.
+pub fn take_back(context: &Context, dir: &Path) -> Result<Returned, Error> {
     let state = context.state()?;
-    let _lock = state.lock("fim accept --finish")?;
+    let lock = state.lock("fim accept --finish")?;
     super::key::settle(&super::force::KeyDir::open(context)?, &state, context)?;
     let force = Force::load(context, &state)?;
     let source = StateDir::open(&super::absolute(dir)?).map_err(|_| {
         Error::Usage(format!("{}: no such draft; prepare one with accept --draft", name::show(dir)))
     })?;
+    source.check_owner()?;
     let generation = force.baseline.generation() + 1;
     if !source.is_there(&file(Part::Manifest, generation))?
         && source.is_there(&file(Part::Manifest, generation - 1))?
@@ -210,24 +195,80 @@ pub fn finish(context: &Context, dir: &Path) -> Result<super::accept::Accepted, 
         manifest: parsed.clone(),
         digest: manifest::digest(&text),
         signer: force.trust.locals[signer].clone(),
+        earlier: Vec::new(),
     };
-    is_what_was_reviewed(&state, &force, sealed)?;
-    taken.keep();
-    let published = publish::put_in_force(&state, generation, &text, &signature)?;
-    baseline::verify_one(&state, &force.trust, generation)?;
-    let made = Made {
-        kind: Kind::Accepted,
-        host: force.host(),
-        config: &force.config,
-        generation,
-        manifest_digest: manifest::digest(&text),
-        follows: Some(force.baseline.sealed()),
-        what: "a generation signed elsewhere".to_owned(),
-        reason: &parsed.reason,
-        report: parsed.report.as_deref(),
-        closed: Vec::new(),
+    match reviewed(context, &state, &force, sealed) {
+        Ok((report, differences)) => {
+            taken.keep();
+            Ok(Returned {
+                generation,
+                report,
+                reason: parsed.reason,
+                database: digest,
+                differences,
+                state,
+                force,
+                manifest: text,
+                signature,
+                _lock: lock,
+            })
+        }
+        Err(Error::Other(cause)) => {
+            Err(broken(Part::Database, format!("{cause}; prepare another with accept --draft")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The report that a draft names, and how the draft differs from what is in force.
+fn reviewed(
+    context: &Context,
+    state: &StateDir,
+    force: &Force,
+    sealed: Sealed,
+) -> Result<(String, Vec<Difference>), Error> {
+    let Some(id) = sealed.manifest.report.clone() else {
+        return Err(Error::Other("names no report it was reviewed in".to_owned()));
     };
-    record::made(context, &state, &made);
-    generation::settled(generation, published)?;
-    Ok(super::accept::Accepted { generation, manifest_digest: manifest::digest(&text) })
+    let report = super::report::load(&super::report::Shelf::new(state), Some(&id))?;
+    if report.id != id {
+        return Err(Error::Other(format!(
+            "names report {}, which is not the whole ID of one",
+            name::escape(id.as_bytes())
+        )));
+    }
+    super::accept::belongs(context, state, force, &report)?;
+    let draft = baseline::open(state, sealed)?;
+    let differences = super::returned::verify(context, force, &draft, &report)?;
+    Ok((id, differences))
+}
+
+impl Returned {
+    /// Puts it in force: manifest and signature follow the database, the signature last.
+    pub fn put_in_force(self, context: &Context) -> Result<super::accept::Accepted, Error> {
+        let Returned { state, force, generation, .. } = &self;
+        let published = publish::put_in_force(state, *generation, &self.manifest, &self.signature)?;
+        baseline::verify_one(state, &force.trust, *generation)?;
+        let manifest_digest = manifest::digest(&self.manifest);
+        let made = Made {
+            kind: Kind::Accepted,
+            host: force.host(),
+            config: &force.config,
+            generation: *generation,
+            manifest_digest,
+            follows: Some(force.baseline.sealed()),
+            what: "a generation signed elsewhere".to_owned(),
+            reason: &self.reason,
+            report: Some(&self.report),
+            closed: Vec::new(),
+        };
+        record::made(context, state, &made);
+        generation::settled(*generation, published)?;
+        Ok(super::accept::Accepted { generation: *generation, manifest_digest })
+    }
+
+    /// Leaves what is in force as it is.
+    pub fn give_up(self) -> Result<(), Error> {
+        Ok(self.state.remove(&Part::Database.name(self.generation))?)
+    }
 }

@@ -13,17 +13,14 @@ use super::{Context, Error};
 use crate::baseline::{self, Baseline, Sealed};
 use crate::config::Config;
 use crate::journal::Journal;
+use crate::model::attribute::AttributeSet;
 use crate::model::name;
+use crate::policy::Rule;
 use crate::sign::key::{PublicKey, SecretKey};
 use crate::sign::trust::{self, KeyFiles, Trust};
 use crate::state::StateDir;
 use crate::state::error::StateError;
-
-/// Whether a key file is a secret key: that it cannot be read is a key that cannot be opened.
-fn is_secret(object: &str) -> bool {
-    [trust::SITE_KEY, trust::LOCAL_KEY, trust::SITE_NEXT_KEY, trust::LOCAL_NEXT_KEY]
-        .contains(&object)
-}
+use zeroize::Zeroizing;
 
 /// Largest key file.
 const KEY_LIMIT: u64 = 64 * 1024;
@@ -68,32 +65,60 @@ impl KeyDir {
     /// The text of a key file; `None` if it is not there.
     pub fn text(&self, state: &StateDir, object: &str) -> Result<Option<String>, Error> {
         let (dir, file) = self.locate(state, object);
-        let read = match is_secret(object) {
-            true => dir.read_secret(file, KEY_LIMIT),
-            false => dir.read(file, KEY_LIMIT),
-        };
-        match read {
-            Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
-                Error::Integrity(format!("{object}: is not text; restore it from a copy"))
-            }),
-            Err(StateError::Missing(_)) => Ok(None),
-            Err(StateError::NotRegular(object)) => Err(Error::Integrity(format!(
-                "{object}: is not a regular file; restore it from a copy"
-            ))),
-            // As ssh does: a secret that others may read, or have written, is none.
-            Err(error @ (StateError::Unreadable { .. } | StateError::BadOwner { .. }))
-                if is_secret(object) =>
-            {
-                Err(Error::Passphrase(error.to_string()))
-            }
-            Err(error) => Err(error.into()),
+        match dir.read(file, KEY_LIMIT) {
+            Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| no_text(object)),
+            Err(error) => cannot_read(error),
         }
     }
 
-    /// Whether others may read or write a secret, or one of them owns it.
-    fn is_open_to_others(&self, state: &StateDir, object: &str) -> bool {
+    /// The text of a secret key's file, which is wiped from memory when it is dropped; `None` if it
+    /// is not there.
+    pub fn secret(
+        &self,
+        state: &StateDir,
+        object: &str,
+    ) -> Result<Option<Zeroizing<String>>, Error> {
         let (dir, file) = self.locate(state, object);
-        matches!(dir.read_secret(file, KEY_LIMIT), Err(StateError::BadOwner { .. }))
+        match dir.read_secret(file, KEY_LIMIT) {
+            Ok(mut bytes) => match String::from_utf8(std::mem::take(&mut *bytes)) {
+                Ok(text) => Ok(Some(Zeroizing::new(text))),
+                Err(error) => {
+                    drop(Zeroizing::new(error.into_bytes()));
+                    Err(no_text(object))
+                }
+            },
+            // That it cannot be read is a key that cannot be opened; and, as with ssh, a secret that others
+            // may read, or have written, is none.
+            Err(error @ (StateError::Unreadable { .. } | StateError::BadOwner { .. })) => {
+                Err(Error::Passphrase(error.to_string()))
+            }
+            Err(error) => cannot_read(error),
+        }
+    }
+
+    /// Whether a key file is there, whatever is in it.
+    pub fn is_there(&self, state: &StateDir, object: &str) -> Result<bool, Error> {
+        let (dir, file) = self.locate(state, object);
+        Ok(dir.is_there(file)?)
+    }
+
+    /// What to say of a secret key that others than its owner could use; `None` if nobody else can, or it
+    /// is not here. It does not sign before that is mended, as with ssh.
+    pub fn exposure(&self, state: &StateDir, object: &str) -> Result<Option<String>, Error> {
+        let (dir, file) = self.locate(state, object);
+        let (owner, mode) = match dir.owner_and_mode(file) {
+            Ok(found) => found,
+            Err(StateError::Missing(_) | StateError::NotRegular(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let user = rustix::process::geteuid().as_raw();
+        Ok(if owner != 0 && owner != user {
+            Some(format!("{object}: belongs to user {owner}; chown it"))
+        } else if mode & 0o077 != 0 {
+            Some(format!("{object}: mode {mode:04o} is not for a secret; chmod 0600 it"))
+        } else {
+            None
+        })
     }
 
     /// Writes a key file.
@@ -145,6 +170,21 @@ impl KeyDir {
             local_next_pub_sig: text(trust::LOCAL_NEXT_PUB_SIG)?,
             allowed_signers: text(trust::ALLOWED_SIGNERS)?,
         }))
+    }
+}
+
+fn no_text(object: &str) -> Error {
+    Error::Integrity(format!("{object}: is not text; restore it from a copy"))
+}
+
+/// What it means that a key file cannot be read; that it is not there is no error.
+fn cannot_read<T>(error: StateError) -> Result<Option<T>, Error> {
+    match error {
+        StateError::Missing(_) => Ok(None),
+        StateError::NotRegular(object) => Err(Error::Integrity(format!(
+            "{object}: is not a regular file; restore it from a copy"
+        ))),
+        error => Err(error.into()),
     }
 }
 
@@ -311,6 +351,8 @@ pub struct Force {
     /// How the local key is kept: "in the clear", "passphrase", "elsewhere", or "open to others",
     /// which may read it and have to be kept from it before it serves again.
     pub local_key: &'static str,
+    /// Rules whose attributes are others than the signed policy means to this version.
+    pub expanded_otherwise: Vec<String>,
 }
 
 impl Force {
@@ -322,14 +364,16 @@ impl Force {
     fn read(context: &Context, state: &StateDir) -> Result<Force, Error> {
         let Head { trust, sealed } = Head::read(context, state)?;
         let bundle = store::load(state, &sealed.manifest.policy_blake3, &trust)?;
+        bundle.verify_host(&sealed.manifest.host)?;
         let config = bundle.config()?;
         let baseline = baseline::open(state, sealed)?;
         let rules = Rules::of(&baseline)?;
+        let expanded_otherwise = verify_rules(&bundle, &rules.rules)?;
         let reader = baseline.reader()?;
         let absent = reader.absent()?.into_iter().map(|(path, _)| path).collect();
         drop(reader);
-        let local_key = how_kept(&KeyDir::open(context)?, state);
-        Ok(Force { trust, baseline, bundle, rules, absent, config, local_key })
+        let local_key = how_kept(&KeyDir::open(context)?, state, trust::LOCAL_KEY);
+        Ok(Force { trust, baseline, bundle, rules, absent, config, local_key, expanded_otherwise })
     }
 
     /// What a new generation follows.
@@ -343,17 +387,62 @@ impl Force {
     }
 }
 
-/// How the local key is kept. Its file is looked at for a word of information only: that it is
-/// unreadable, or not there, is no error.
-fn how_kept(keys: &KeyDir, state: &StateDir) -> &'static str {
-    match keys.text(state, trust::LOCAL_KEY) {
-        Ok(Some(pem)) => match SecretKey::is_encrypted(&pem) {
-            Ok(true) => "passphrase",
-            Ok(false) => "in the clear",
-            Err(_) => "unknown",
-        },
-        Ok(None) => "elsewhere",
-        Err(_) if keys.is_open_to_others(state, trust::LOCAL_KEY) => "open to others",
+/// That the rules in the database, which the local key signs, are those of the policy, which the
+/// site key signs: whoever has the local key alone must not weaken a rule.
+///
+/// Where a rule was written and whether it is active is not compared: the one says nothing, and the
+/// other is decided by `init` and `policy apply` alone. The attributes may be those that another
+/// version meant by a built-in profile, as far as the policy's own words allow: rules of which that
+/// is so are returned, and told.
+///
+/// # Errors
+/// `Integrity` for rules that are others; `Wrong` for a policy that cannot be read any more.
+fn verify_rules(bundle: &Bundle, stored: &[Rule]) -> Result<Vec<String>, Error> {
+    let another = |what: &str| {
+        Error::Integrity(format!(
+            "baseline: {what} is not what the signed policy says; restore the state directory from a copy, or run fim init --force"
+        ))
+    };
+    let shown = |rule: &Rule| format!("rule \"{}\"", name::escape(rule.name.as_bytes()));
+    let signed = bundle.policy()?.rules;
+    if signed.len() != stored.len() {
+        return Err(another("the number of its rules"));
+    }
+    let pairs = || signed.iter().zip(stored);
+    if let Some((_, rule)) = pairs().find(|(signed, stored)| !signed.says_the_same(stored)) {
+        return Err(another(&shown(rule)));
+    }
+    let differing = || pairs().filter(|(signed, stored)| signed.attributes != stored.attributes);
+    if differing().next().is_none() {
+        return Ok(Vec::new());
+    }
+    let least = bundle.policy_if_built_in(AttributeSet::NONE)?.rules;
+    let most = bundle.policy_if_built_in(AttributeSet::all())?.rules;
+    for ((rule, least), most) in stored.iter().zip(&least).zip(&most) {
+        let (least, most) = (least.attributes, most.attributes);
+        if !least.minus(rule.attributes).is_empty() || !rule.attributes.minus(most).is_empty() {
+            return Err(another(&format!("what is compared under {}", shown(rule))));
+        }
+    }
+    Ok(differing().map(|(_, rule)| rule.name.clone()).collect())
+}
+
+/// How much of a secret key's file says how it is kept: its name, cipher and key derivation, long
+/// before the secret itself.
+const HEAD_BYTES: u64 = 128;
+
+/// How a secret key is kept. The beginning of its file is looked at for a word of information
+/// only: that it is unreadable, or not there, is no error, and the secret is not read.
+pub fn how_kept(keys: &KeyDir, state: &StateDir, object: &str) -> &'static str {
+    if matches!(keys.exposure(state, object), Ok(Some(_))) {
+        return "open to others";
+    }
+    let (dir, file) = keys.locate(state, object);
+    match dir.read_start(file, HEAD_BYTES).map(|head| SecretKey::head_is_encrypted(&head)) {
+        Ok(Ok(true)) => "passphrase",
+        Ok(Ok(false)) => "in the clear",
+        Ok(Err(_)) => "unknown",
+        Err(StateError::Missing(_)) => "elsewhere",
         Err(_) => "unknown",
     }
 }

@@ -53,7 +53,7 @@ pub fn local_key(
     secrets: &Secrets,
 ) -> Result<SecretKey, Error> {
     let dir = KeyDir::open(context)?;
-    let Some(pem) = dir.text(state, trust::LOCAL_KEY)? else {
+    let Some(pem) = dir.secret(state, trust::LOCAL_KEY)? else {
         return Err(Error::Passphrase(
             "keys/local: is not here; prepare the generation with --draft and sign it where the key is".to_owned(),
         ));

@@ -49,7 +49,7 @@ fn chain(state: &StateDir, in_force: &Head) -> Result<Vec<Generation>, Error> {
         .map(|number| {
             let manifest = match number == head {
                 true => in_force.sealed.manifest.clone(),
-                false => baseline::chained(state, number)?.manifest,
+                false => baseline::chained(state, &in_force.sealed, number)?.manifest,
             };
             let has_database = databases.contains(&number);
             Ok(Generation { manifest, has_database })
@@ -72,7 +72,7 @@ pub(super) fn went_back(
     if since >= head {
         return Ok(false);
     }
-    let older = (1..head).map(|number| Ok(baseline::chained(state, number)?.manifest));
+    let older = (1..head).map(|number| Ok(baseline::chained(state, in_force, number)?.manifest));
     let mut chain = older.collect::<Result<Vec<_>, baseline::Error>>()?;
     chain.push(in_force.manifest.clone());
     let later = usize::try_from(since).unwrap_or(usize::MAX).max(1);
@@ -94,12 +94,13 @@ fn open(state: &StateDir, in_force: &Head, generation: u64) -> Result<Baseline, 
     let sealed = match generation == head {
         true => in_force.sealed.clone(),
         false => {
-            let chained = baseline::chained(state, generation)?;
+            let chained = baseline::chained(state, &in_force.sealed, generation)?;
             Sealed {
                 manifest: chained.manifest,
                 digest: chained.digest,
                 // The chain vouches for it; whose key signed it then is what the manifest says.
                 signer: in_force.sealed.signer.clone(),
+                earlier: Vec::new(),
             }
         }
     };

@@ -158,6 +158,9 @@ pub fn run(context: &Context, options: &Options) -> Result<Summary, Error> {
         Some(previous) => previous.manifest.host.clone(),
         None => host_name(context),
     };
+    if let Some((bundle, _, _)) = &signed {
+        bundle.verify_host(&host)?;
+    }
     let keys = keys((&dir, &state), context, &options.secrets, (passphrases, elsewhere), &host)?;
     store::sweep(&state)?;
     let created = rfc3339(context.clock.now());
@@ -342,8 +345,8 @@ fn has_keys(context: &Context, options: &Options) -> Result<bool, Error> {
         Err(Error::State(StateError::NoDirectory(_))) => return Ok(false),
         Err(error) => return Err(error),
     };
-    let site_is_known = options.site_key.is_some() || dir.text(&state, trust::SITE_KEY)?.is_some();
-    Ok(site_is_known && dir.text(&state, trust::LOCAL_KEY)?.is_some())
+    let site_is_known = options.site_key.is_some() || dir.is_there(&state, trust::SITE_KEY)?;
+    Ok(site_is_known && dir.is_there(&state, trust::LOCAL_KEY)?)
 }
 
 /// The local key's public half, if nobody vouches for it yet.
@@ -352,7 +355,7 @@ fn unvouched(dir: &KeyDir, state: &StateDir) -> Result<Option<PathBuf>, Error> {
         Some(_) => None,
         None => {
             let (place, file) = dir.locate(state, trust::LOCAL_PUB);
-            Some(place.path_of(file))
+            Some(place.path().join(file))
         }
     })
 }
@@ -371,8 +374,8 @@ fn keys(
     host: &str,
 ) -> Result<Keys, Error> {
     let has_generation = baseline::generations(state)?.iter().any(|files| files.signature);
-    let site_pem = dir.text(state, trust::SITE_KEY)?;
-    let local_pem = dir.text(state, trust::LOCAL_KEY)?;
+    let site_pem = dir.secret(state, trust::SITE_KEY)?;
+    let local_pem = dir.secret(state, trust::LOCAL_KEY)?;
     if elsewhere.is_some() && site_pem.is_some() {
         return Err(Error::Usage(
             "--site-key: keys/site is here; init never replaces keys, see fim key rotate"
@@ -396,7 +399,9 @@ fn keys(
     let site = match (elsewhere, site_pem) {
         (Some(public), _) => Site::Elsewhere(public),
         (None, Some(pem)) => Site::Here(secrets.open(Role::Site, trust::SITE_KEY, &pem)?.0),
-        (None, None) => Site::Here(generate(trust::SITE_KEY, &format!("site@{host}"))?),
+        (None, None) => {
+            Site::Here(generate(trust::SITE_KEY, &format!("{}{host}", trust::SITE_COMMENT))?)
+        }
     };
     let local = match local_pem {
         Some(pem) => secrets.open(Role::Local, trust::LOCAL_KEY, &pem)?.0,

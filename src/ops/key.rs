@@ -1,6 +1,6 @@
 //! `fim key`: which keys there are, other passphrases, and new keys in the place of old ones.
 
-use super::force::{Force, KeyDir, verify_keys};
+use super::force::{self, Force, KeyDir, verify_keys};
 use super::generation;
 use super::record::{self, Made};
 use super::secrets::{Role, Secrets};
@@ -14,6 +14,7 @@ use crate::sign::manifest::BaselineManifest;
 use crate::sign::sshsig::{self, Namespace};
 use crate::sign::trust::{self, KeyFiles};
 use crate::state::StateDir;
+use zeroize::Zeroizing;
 
 /// One key.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Shown {
     pub kept: &'static str,
     /// Whether it is pinned, or vouched for.
     pub trusted: &'static str,
+    /// That others than its owner could use the secret key, and what to do.
+    pub exposed: Option<String>,
 }
 
 /// The keys of the state directory.
@@ -43,9 +46,13 @@ pub fn show(context: &Context) -> Result<Vec<Shown>, Error> {
         (Role::Site, &believed.sites, trust::SITE_KEY, &context.pins.site),
         (Role::Local, &believed.locals, trust::LOCAL_KEY, &context.pins.local),
     ] {
-        let kept = match dir.text(&state, object)? {
-            None => "elsewhere",
-            Some(pem) => kept(object, &pem, keys)?,
+        let told = dir.exposure(&state, object)?;
+        let kept = match &told {
+            Some(_) => force::how_kept(&dir, &state, object),
+            None => match dir.secret(&state, object)? {
+                None => "elsewhere",
+                Some(pem) => kept(object, &pem, keys)?,
+            },
         };
         for key in keys {
             let trusted = match role {
@@ -60,6 +67,7 @@ pub fn show(context: &Context) -> Result<Vec<Shown>, Error> {
                 comment: key.comment().to_owned(),
                 kept,
                 trusted,
+                exposed: told.clone(),
             });
         }
     }
@@ -91,9 +99,9 @@ fn secret_object(role: Role) -> &'static str {
 }
 
 /// The text of a secret key's file.
-fn pem(dir: &KeyDir, state: &StateDir, role: Role) -> Result<String, Error> {
+fn pem(dir: &KeyDir, state: &StateDir, role: Role) -> Result<Zeroizing<String>, Error> {
     let object = secret_object(role);
-    dir.text(state, object)?.ok_or_else(|| {
+    dir.secret(state, object)?.ok_or_else(|| {
         Error::Passphrase(format!("{object}: is not here; do this where the key is kept"))
     })
 }
@@ -130,7 +138,7 @@ pub struct Rotated {
 /// Replaces keys and signs what is in force again as the next generation.
 ///
 /// 1. The new keys are written beside the old ones: the site key vouched for by the old one, the
-///    local key by the one that remains.
+///    local key by the one that remains. They must be believed before anything is signed by them.
 /// 2. The policy is signed again, if the site key is new.
 /// 3. The content in force is signed by the new local key: from here on the new keys hold.
 /// 4. The new keys take the names of the old ones. A crash before leaves both, which is understood.
@@ -150,8 +158,9 @@ pub fn rotate(
     let (local, local_passphrase) =
         secrets.open(Role::Local, trust::LOCAL_KEY, &pem(&dir, &state, Role::Local)?)?;
     verify_keys(&force.trust, &site.public(), &local.public())?;
-    let fresh = |old: &SecretKey, object: &str| {
-        SecretKey::generate(old.public().comment())
+    let host = force.host().to_owned();
+    let fresh = |comment: &str, object: &str| {
+        SecretKey::generate(comment)
             .map_err(|cause| Error::Key { object: object.to_owned(), cause })
     };
     let write = |by: &SecretKey, key: &SecretKey, passphrase: Option<&_>, objects: [&str; 3]| {
@@ -167,7 +176,13 @@ pub fn rotate(
     let mut keys = Vec::new();
     let mut new_site = None;
     if roles.contains(&Role::Site) {
-        let key = fresh(&site, trust::SITE_KEY)?;
+        // The comment decides who believes the key: that of the believed public half is the one
+        // to take over, not what the secret's file says; and an old key may have none.
+        let known = force.trust.sites.iter().find(|key| **key == site.public());
+        let key = match known.filter(|key| trust::is_site(key)) {
+            Some(known) => fresh(known.comment(), trust::SITE_KEY)?,
+            None => fresh(&format!("{}{host}", trust::SITE_COMMENT), trust::SITE_KEY)?,
+        };
         let objects = [trust::SITE_NEXT_KEY, trust::SITE_NEXT_PUB, trust::SITE_NEXT_PUB_SIG];
         write(&site, &key, site_passphrase.as_ref(), objects)?;
         keys.push((Role::Site, site.public().fingerprint(), key.public().fingerprint()));
@@ -176,7 +191,7 @@ pub fn rotate(
     let remaining_site = new_site.as_ref().unwrap_or(&site);
     let mut new_local = None;
     if roles.contains(&Role::Local) {
-        let key = fresh(&local, trust::LOCAL_KEY)?;
+        let key = fresh(&format!("{}{host}", trust::LOCAL_COMMENT), trust::LOCAL_KEY)?;
         let objects = [trust::LOCAL_NEXT_KEY, trust::LOCAL_NEXT_PUB, trust::LOCAL_NEXT_PUB_SIG];
         write(remaining_site, &key, local_passphrase.as_ref(), objects)?;
         keys.push((Role::Local, local.public().fingerprint(), key.public().fingerprint()));
@@ -188,6 +203,7 @@ pub fn rotate(
         dir.write(&state, trust::LOCAL_NEXT_PUB_SIG, 0o644, &vouching)?;
     }
     let signing_local = new_local.as_ref().unwrap_or(&local);
+    verify_believed(context, (&dir, &state), remaining_site, signing_local)?;
     let old = force.baseline.sealed().clone();
     let generation = old.manifest.generation + 1;
     store::sweep(&state)?;
@@ -242,6 +258,31 @@ pub fn rotate(
     Ok(Rotated { generation, keys })
 }
 
+/// That keys which are about to sign will be believed, by the files as they lie there now. A pin of
+/// the old local key is no word against the new one: who rotates renews it.
+fn verify_believed(
+    context: &Context,
+    (dir, state): (&KeyDir, &StateDir),
+    site: &SecretKey,
+    local: &SecretKey,
+) -> Result<(), Error> {
+    let pins = trust::Pins { site: context.pins.site.clone(), local: None };
+    let believed = match dir.files(state)? {
+        Some(files) => Some(trust::believe(&files, &pins)?),
+        None => None,
+    };
+    let is_believed = believed.is_some_and(|believed| {
+        believed.sites.contains(&site.public()) && believed.locals.contains(&local.public())
+    });
+    match is_believed {
+        true => Ok(()),
+        false => Err(Error::Integrity(
+            "keys: the new ones would be believed by nobody; see fim key show, and report this"
+                .to_owned(),
+        )),
+    }
+}
+
 /// Finishes a rotation whose generation is in force, or sweeps one that did not get so far: the
 /// first thing any command does that uses a secret key. Only under the lock.
 pub fn settle(dir: &KeyDir, state: &StateDir, context: &Context) -> Result<(), Error> {
@@ -271,7 +312,7 @@ pub fn is_pending(dir: &KeyDir, state: &StateDir) -> Result<bool, Error> {
         trust::LOCAL_NEXT_PUB,
         trust::LOCAL_NEXT_PUB_SIG,
     ] {
-        pending |= dir.text(state, object)?.is_some();
+        pending |= dir.is_there(state, object)?;
     }
     Ok(pending)
 }
@@ -326,7 +367,7 @@ fn finish(
 
 fn moves(dir: &KeyDir, state: &StateDir, files: &[(&str, &str)]) -> Result<(), Error> {
     for (from, to) in files {
-        if dir.text(state, from)?.is_some() {
+        if dir.is_there(state, from)? {
             dir.rename(state, from, to)?;
         }
     }
@@ -335,7 +376,7 @@ fn moves(dir: &KeyDir, state: &StateDir, files: &[(&str, &str)]) -> Result<(), E
 
 fn drops(dir: &KeyDir, state: &StateDir, files: &[(&str, &str)]) -> Result<(), Error> {
     for (object, _) in files {
-        if dir.text(state, object)?.is_some() {
+        if dir.is_there(state, object)? {
             let (place, file) = dir.locate(state, object);
             place.remove(file)?;
         }

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod baseline;
 pub mod check;
 pub mod deliver;
+pub mod doubts;
 pub mod draft;
 pub mod events;
 pub mod force;
@@ -23,6 +24,7 @@ pub mod people;
 pub mod policy;
 pub mod record;
 pub mod report;
+pub mod returned;
 mod reviewed;
 pub mod scan;
 pub mod secrets;
@@ -205,7 +207,8 @@ impl Context {
                 for line in error.to_string().lines() {
                     warn(line);
                 }
-                (None, config)
+                // Its path and text are kept: that it is not what is in force is told as well.
+                (source::config_file(global.config.as_deref()).ok().flatten(), config)
             }
             Err(error) => return Err(error),
         };

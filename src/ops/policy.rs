@@ -230,7 +230,7 @@ fn site_key(context: &Context, secrets: &Secrets) -> Result<SecretKey, Error> {
         let _lock = state.lock("fim policy sign")?;
         key::settle(&dir, &state, context)?;
     }
-    let Some(pem) = dir.text(&state, trust::SITE_KEY)? else {
+    let Some(pem) = dir.secret(&state, trust::SITE_KEY)? else {
         return Err(Error::Passphrase(
             "keys/site: is not here; sign where it is, or name its public half with --site-key"
                 .to_owned(),

@@ -106,9 +106,8 @@ fn afterwards(
     let Some(known) = batch.in_force() else { return Ok(()) };
     let manifest = |generation: u64| match generation == head.manifest.generation {
         true => Ok((head.manifest.clone(), head.digest)),
-        false => {
-            baseline::chained(state, generation).map(|chained| (chained.manifest, chained.digest))
-        }
+        false => baseline::chained(state, head, generation)
+            .map(|chained| (chained.manifest, chained.digest)),
     };
     for generation in known.saturating_add(1)..=head.manifest.generation {
         let event = match manifest(generation) {

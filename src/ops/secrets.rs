@@ -7,6 +7,7 @@ use super::Error;
 use crate::model::name;
 use crate::sign::key::{KeyError, Passphrase, SecretKey};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Which of the two keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +126,8 @@ impl Secrets {
     fn ask_new(&self, role: Role, without_terminal: &str) -> Result<Option<Passphrase>, Error> {
         let ask = |text: String| (self.prompt)(&text).transpose().map_err(Error::Passphrase);
         let word = role.word();
-        let Some(first) = ask(format!("Passphrase for the new {word} key: "))? else {
+        let ask = |text: String| Ok::<_, Error>(ask(text)?.map(Zeroizing::new));
+        let Some(mut first) = ask(format!("Passphrase for the new {word} key: "))? else {
             return Err(Error::Usage(without_terminal.to_owned()));
         };
         if first.is_empty() {
@@ -134,12 +136,12 @@ impl Secrets {
             )));
         }
         let second = ask(format!("The same passphrase for the {word} key again: "))?;
-        if second.as_deref() != Some(first.as_str()) {
+        if second.as_ref() != Some(&first) {
             return Err(Error::Passphrase(format!(
                 "passphrase of the {word} key: the two are not the same; try again"
             )));
         }
-        Ok(Some(Passphrase::new(first)))
+        Ok(Some(Passphrase::new(std::mem::take(&mut *first))))
     }
 
     /// Opens a key, with its passphrase if it has one. Returns the passphrase, too, under which a
@@ -180,13 +182,13 @@ impl Secrets {
 
 /// A passphrase from a file: everything but one line end.
 fn read(path: &Path) -> Result<Passphrase, Error> {
-    let text = crate::policy::files::read_text(path).map_err(|cause| {
+    let text = crate::policy::files::read_text(path).map(Zeroizing::new).map_err(|cause| {
         Error::Passphrase(format!(
             "{}: {cause}; name a file that holds the passphrase",
             name::show(path)
         ))
     })?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = text.strip_suffix('\n').unwrap_or(text.as_str());
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.is_empty() || line.len() > FILE_LIMIT {
         return Err(Error::Passphrase(format!(

@@ -3,7 +3,8 @@
 //! It needs no secret and writes nothing. Where memory is missing it errs towards telling: what the
 //! last complete report has as drift counts as open unless the journal has seen that report.
 
-use super::force::Force;
+use super::doubts::{self, Doubt};
+use super::force::{Force, KeyDir};
 use super::report::Shelf;
 use super::watch::live::Live;
 use super::{Context, Error, check, history, sink};
@@ -13,6 +14,7 @@ use crate::model::name;
 use crate::model::severity::Severity;
 use crate::report::{Report, shelf};
 use crate::sign::manifest::BaselineManifest;
+use crate::sign::trust;
 use crate::state::StateDir;
 use crate::state::names::JOURNAL;
 use crate::sys::privilege::{self, Held};
@@ -34,6 +36,10 @@ pub struct Status {
     pub local_key: &'static str,
     /// Whether the site key, or a pin, vouches for the local key.
     pub vouched: bool,
+    /// What is doubtful about what is in force.
+    pub doubts: Vec<Doubt>,
+    /// Secret keys that others than their owner may read, and what is told of each.
+    pub exposed: Vec<String>,
     /// Whether site key and local key are pinned.
     pub pinned: (bool, bool),
     /// The policy's source, as it was signed; `None` for the built-in one.
@@ -139,8 +145,9 @@ impl Status {
     pub fn verdict(&self, max_age: Duration) -> Verdict {
         let severe = self.open.keys().any(|severity| *severity >= Severity::High);
         let Some(last) = &self.last else { return Verdict::Unknown };
+        let doubtful = self.doubts.iter().any(|doubt| doubt.severity >= Severity::High);
         let unseen = last.severe_errors + last.severe_gaps > 0;
-        if severe || unseen || !self.differing.is_empty() || !self.vouched {
+        if severe || unseen || doubtful || !self.differing.is_empty() {
             return Verdict::Drift;
         }
         if self.doubt.is_some() {
@@ -184,6 +191,8 @@ pub fn run(context: &Context) -> Result<Status, Error> {
         manifest: force.baseline.sealed().manifest.clone(),
         local_key: force.local_key,
         vouched: force.trust.vouched,
+        doubts: doubts::of(context, &force),
+        exposed: exposed(context, &state)?,
         pinned: (context.pins.site.is_some(), context.pins.local.is_some()),
         policy: force.bundle.manifest.source.clone(),
         differing: check::differing_sources(context, &force),
@@ -325,4 +334,13 @@ fn add(counts: &mut BTreeMap<Severity, Count>, severity: Severity, since: &str) 
     if since < count.since.as_str() {
         since.clone_into(&mut count.since);
     }
+}
+
+/// What to say of secret keys that are here and that others could use.
+fn exposed(context: &Context, state: &StateDir) -> Result<Vec<String>, Error> {
+    let keys = KeyDir::open(context)?;
+    let objects = [trust::SITE_KEY, trust::LOCAL_KEY];
+    let told: Result<Vec<_>, _> =
+        objects.map(|key| keys.exposure(state, key)).into_iter().collect();
+    Ok(told?.into_iter().flatten().collect())
 }

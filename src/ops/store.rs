@@ -4,6 +4,7 @@
 use super::Error;
 use crate::baseline::{self, publish};
 use crate::config::{self, Config};
+use crate::model::attribute::AttributeSet;
 use crate::model::name;
 use crate::policy::files::MemoryFiles;
 use crate::policy::{Policy, Source, file};
@@ -122,7 +123,37 @@ impl Bundle {
 
     /// The policy as it was read from these files.
     pub fn policy(&self) -> Result<Policy, Error> {
-        file::parse(&self.manifest.policy, &MemoryFiles(self.files.clone())).map_err(Error::Wrong)
+        self.read_policy(None)
+    }
+
+    /// The same as if this were what every built-in profile means: see [`file::parse_assuming`].
+    pub fn policy_if_built_in(&self, attributes: AttributeSet) -> Result<Policy, Error> {
+        self.read_policy(Some(attributes))
+    }
+
+    fn read_policy(&self, built_in: Option<AttributeSet>) -> Result<Policy, Error> {
+        let mut files = self.files.clone();
+        if let Some(config) = &self.manifest.config {
+            // It was no file of the policy's directory, whatever an include's pattern matches.
+            files.remove(config);
+        }
+        file::parse_assuming(built_in, &self.manifest.policy, &MemoryFiles(files))
+            .map_err(Error::Wrong)
+    }
+
+    /// That the policy is for any host, or for this one.
+    ///
+    /// # Errors
+    /// `Integrity` for one that was signed for another host of the same site.
+    pub fn verify_host(&self, host: &str) -> Result<(), Error> {
+        match self.manifest.host.as_ref().filter(|signed| *signed != host) {
+            None => Ok(()),
+            Some(other) => Err(Error::Integrity(format!(
+                "policy: was signed for host {}, and this is the baseline of host {}; sign it for this one with fim policy sign",
+                name::escape(other.as_bytes()),
+                name::escape(host.as_bytes())
+            ))),
+        }
     }
 
     /// The configuration that was signed with the policy; the defaults if there was none.

@@ -42,6 +42,19 @@ const MAX_NAME: usize = 200;
 /// # Errors
 /// Everything that is wrong in any of the files.
 pub fn parse(main: &str, files: &dyn Files) -> Result<Policy, Vec<Diagnostic>> {
+    parse_assuming(None, main, files)
+}
+
+/// The same with another meaning of every built-in profile: with none and with all attributes this
+/// gives the bounds of what any version can have made of the text.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_assuming(
+    built_in: Option<AttributeSet>,
+    main: &str,
+    files: &dyn Files,
+) -> Result<Policy, Vec<Diagnostic>> {
     let mut reader = Reader {
         files,
         problems: Problems::new(),
@@ -50,7 +63,7 @@ pub fn parse(main: &str, files: &dyn Files) -> Result<Policy, Vec<Diagnostic>> {
         items: 0,
         is_full: false,
         variables: Variables::default(),
-        profiles: Profiles::default(),
+        profiles: Profiles::assuming(built_in),
         drafts: Vec::new(),
     };
     let start = Origin { file: files.show(main), line: 1, column: 1 };

@@ -62,6 +62,25 @@ pub struct Rule {
     pub origin: Origin,
 }
 
+impl Rule {
+    /// Whether two rules say the same, but for their attributes and where they were written.
+    pub fn says_the_same(&self, other: &Rule) -> bool {
+        let nowhere = || Origin { file: String::new(), line: 0, column: 0 };
+        let plain = |patterns: &[Pattern]| -> Vec<Pattern> {
+            let texts = patterns.iter().map(|pattern| pattern.text.clone());
+            texts.map(|text| Pattern { text, origin: nowhere() }).collect()
+        };
+        let said = |rule: &Rule| Rule {
+            patterns: plain(&rule.patterns),
+            exclude: plain(&rule.exclude),
+            attributes: AttributeSet::NONE,
+            origin: nowhere(),
+            ..rule.clone()
+        };
+        said(self) == said(other)
+    }
+}
+
 /// A pattern of a rule and where it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {

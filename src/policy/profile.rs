@@ -143,11 +143,18 @@ pub(super) struct Definition {
 #[derive(Debug, Default)]
 pub(super) struct Profiles {
     defined: BTreeMap<String, Definition>,
+    /// What every built-in profile is taken for; `None` for what it is.
+    assumed: Option<AttributeSet>,
     /// `None` for one that could not be resolved, which was reported.
     resolved: BTreeMap<String, Option<AttributeSet>>,
 }
 
 impl Profiles {
+    /// Profiles that are built on something else than what this version has built in.
+    pub(super) fn assuming(assumed: Option<AttributeSet>) -> Profiles {
+        Profiles { assumed, ..Profiles::default() }
+    }
+
     /// Takes in a definition, unless the name is taken.
     pub(super) fn define(&mut self, definition: Definition, problems: &mut Problems) {
         let name = &definition.name.value;
@@ -178,7 +185,7 @@ impl Profiles {
         problems: &mut Problems,
     ) -> Option<AttributeSet> {
         if let Some(attributes) = built_in(&given.value) {
-            return Some(attributes);
+            return Some(self.assumed.unwrap_or(attributes));
         }
         if let Some(resolved) = self.resolved.get(&given.value) {
             return *resolved;

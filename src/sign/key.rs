@@ -18,6 +18,9 @@ const ALGORITHM: &str = "ssh-ed25519";
 /// Longest key text that is looked at, in bytes. A secret key under a passphrase has about 500.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
+/// What a secret key's file begins with.
+const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
+
 /// Rounds of bcrypt_pbkdf for new passphrases.
 ///
 /// Source: ssh-keygen(1), option -a; the default since OpenSSH 9.4.
@@ -226,6 +229,23 @@ impl SecretKey {
         Ok(PublicKey { key: parse(pem)?.public_key().clone() })
     }
 
+    /// The same by the beginning of a key file, of which as much is decoded as names the cipher:
+    /// no byte of a secret is.
+    ///
+    /// Source: PROTOCOL.key of OpenSSH.
+    pub fn head_is_encrypted(head: &[u8]) -> Result<bool, KeyError> {
+        use base64::Engine as _;
+        let no_key = || malformed("it does not begin as one");
+        let body = head.strip_prefix(BEGIN.as_bytes()).ok_or_else(no_key)?;
+        // Three bytes in four digits: the magic, and the cipher's name with its length.
+        let digits: Vec<u8> =
+            body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(32).collect();
+        let bytes =
+            base64::engine::general_purpose::STANDARD.decode(digits).map_err(|_| no_key())?;
+        let cipher = bytes.strip_prefix(b"openssh-key-v1\0").ok_or_else(no_key)?;
+        Ok(!cipher.starts_with(b"\0\0\0\x04none"))
+    }
+
     /// The public half, with the comment.
     pub fn public(&self) -> PublicKey {
         PublicKey { key: self.key.public_key().clone() }
@@ -269,7 +289,7 @@ fn parse(pem: &str) -> Result<PrivateKey, KeyError> {
     if pem.len() > MAX_TEXT_BYTES {
         return Err(malformed("longer than any ed25519 key"));
     }
-    if !pem.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----") {
+    if !pem.starts_with(BEGIN) {
         return Err(malformed("it does not begin with -----BEGIN OPENSSH PRIVATE KEY-----"));
     }
     let key = PrivateKey::from_openssh(pem).map_err(decoding)?;
@@ -363,6 +383,13 @@ pub(super) mod tests {
 
         let sealed = key.to_pem(Some(&passphrase("open sesame"))).unwrap();
         assert!(SecretKey::is_encrypted(&sealed).unwrap());
+        let head = |pem: &str| SecretKey::head_is_encrypted(&pem.as_bytes()[..128]).unwrap();
+        assert!(head(&sealed) && !head(&clear));
+        for wrong in
+            ["", "-----BEGIN OPENSSH PRIVATE KEY-----\n", "-----BEGIN RSA PRIVATE KEY-----"]
+        {
+            assert!(SecretKey::head_is_encrypted(wrong.as_bytes()).is_err(), "{wrong}");
+        }
         let opened = SecretKey::open(&sealed, Some(&passphrase("open sesame"))).unwrap();
         assert_eq!(opened.public(), key.public());
         assert_eq!(opened.public().comment(), "local@mail1");

@@ -3,9 +3,10 @@
 //!
 //! Trust goes one way, from a pin (or, without one, from `site.pub`) to the keys it vouches for:
 //! old site key to new site key, site key to local key. One namespace serves both, so the role is
-//! read from the comment, which the signature covers: `local@HOST` is a local key, anything else
-//! is none. Otherwise a local key, which may lie on the host in the clear, could be put forward as
-//! the next site key with the very signature that made it a local one.
+//! read from the comment, which the signature covers: `local@HOST` is a local key, `site@…` a site
+//! key, and anything else is vouched for as neither. Otherwise a local key, which may lie on the
+//! host in the clear, could be put forward as the next site key with the very signature that made
+//! it a local one.
 //!
 //! **A rotation survives a crash at any point.** It goes like this:
 //!
@@ -74,6 +75,9 @@ pub const FILES: [&str; 14] = [
 
 /// What a local key's comment begins with; the host's name follows.
 pub const LOCAL_COMMENT: &str = "local@";
+
+/// What a site key's comment begins with; who keeps it follows.
+pub const SITE_COMMENT: &str = "site@";
 
 /// The texts of the key files, exactly as they are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -193,6 +197,11 @@ pub enum TrustError {
         /// Its comment, escaped.
         comment: String,
     },
+    /// The site key is pinned, and does not vouch for the local one.
+    #[error(
+        "keys/local.pub.sig: is not there, so nobody vouches for keys/local.pub, although the site key is pinned; restore it, let the site key sign keys/local.pub (ssh-keygen -Y sign -n fim-key), or pin the local key"
+    )]
+    Unvouched,
     /// Another key than the one that is pinned.
     #[error(
         "{file}: is {found}, but {pinned} is pinned; if the key was rotated, pin the new one or pass --trusted-key"
@@ -220,17 +229,22 @@ pub fn host_of(local: &PublicKey) -> Option<&str> {
     local.comment().strip_prefix(LOCAL_COMMENT).filter(|host| !host.is_empty())
 }
 
+/// Whether a key is one for sites, by its comment.
+pub fn is_site(key: &PublicKey) -> bool {
+    key.comment().strip_prefix(SITE_COMMENT).is_some_and(|keeper| !keeper.is_empty())
+}
+
 /// Decides which keys are believed.
 ///
 /// 1. The site key: the pinned one; without a pin the one in `site.pub`. With a pin that is not
 ///    `site.pub` itself, `site.pub` is believed if the pinned key is in `site.old.pub` and vouches
 ///    for it, or else the pinned key alone if it is in `site.next.pub`.
 /// 2. `site.next.pub`, if the key in `site.pub` is believed and vouches for it.
-/// 3. The local keys, each that is pinned or that a believed site key vouches for. A local pin is
-///    never outvoted by a site key that is not pinned itself, and must match one of the keys.
-/// 4. `local.pub` without `local.pub.sig` and without a pin is believed, and `vouched` is false.
-///    A `local.pub.sig` that is there and vouches for nothing is an error, unless a pending local
-///    key is vouched for.
+/// 3. The local keys: with a local pin the one that it matches and no other, since the site key has
+///    vouched for those that were rotated away, too; else each that a believed site key vouches for.
+/// 4. `local.pub` without `local.pub.sig` is believed only where nothing at all is pinned, and
+///    `vouched` is false: whoever can remove a file must not get around a pin. A `local.pub.sig`
+///    that is there and vouches for nothing is an error, unless a pending local key is vouched for.
 /// 5. `allowed_signers`, if it is there, names keys of steps 1 to 4.
 ///
 /// Signatures that no decision needs are not looked at: files of a rotation that has not reached
@@ -251,7 +265,7 @@ fn believed_sites(files: &KeyFiles, pins: &Pins) -> Result<Vec<PublicKey>, Trust
     let old = KeyFile::parse_if_there(SITE_OLD_PUB, files.site_old_pub.as_deref())?;
     let signatures = [files.site_pub_sig.as_deref(), files.site_next_pub_sig.as_deref()];
     let vouches =
-        |by: &PublicKey, file: &KeyFile| !file.is_local() && file.is_signed(signatures, &[by]);
+        |by: &PublicKey, file: &KeyFile| is_site(&file.key) && file.is_signed(signatures, &[by]);
 
     if let Some(pin) = pins.site.as_ref().filter(|pin| !pin.matches(&current.key)) {
         let pinned_old = old.filter(|old| pin.matches(&old.key));
@@ -277,7 +291,7 @@ fn not_reached(files: &KeyFiles, pin: &Pin, current: &KeyFile, old: &KeyFile) ->
     };
     match sshsig::verify(signature, Namespace::Key, current.text.as_bytes(), &[&old.key]) {
         Err(cause) => TrustError::Signature { file: SITE_PUB_SIG, by: SITE_OLD_PUB, cause },
-        // Signed, but as a local key.
+        // Signed, but not as a site key.
         Ok(_) => wrong_pin(pin, current),
     }
 }
@@ -296,7 +310,8 @@ fn believed_locals(
     let next = KeyFile::parse_if_there(LOCAL_NEXT_PUB, files.local_next_pub.as_deref())?;
     let signatures = [files.local_pub_sig.as_deref(), files.local_next_pub_sig.as_deref()];
     let sites: Vec<&PublicKey> = sites.iter().collect();
-    let vouched = |file: &KeyFile| file.is_local() && file.is_signed(signatures, &sites);
+    let vouched =
+        |file: &KeyFile| host_of(&file.key).is_some() && file.is_signed(signatures, &sites);
 
     let candidates: Vec<&KeyFile> = std::iter::once(&current).chain(&next).collect();
     if let Some(signature) = files.local_pub_sig.as_deref()
@@ -306,7 +321,7 @@ fn believed_locals(
     }
     let believed = |file: &KeyFile| match &pins.local {
         None => vouched(file),
-        Some(pin) => pin.matches(&file.key) || (pins.site.is_some() && vouched(file)),
+        Some(pin) => pin.matches(&file.key),
     };
     let mut locals: Vec<PublicKey> = Vec::new();
     for file in &candidates {
@@ -315,12 +330,13 @@ fn believed_locals(
         }
     }
     match &pins.local {
-        Some(pin) if !locals.iter().any(|key| pin.matches(key)) => Err(wrong_pin(pin, &current)),
+        Some(pin) if locals.is_empty() => Err(wrong_pin(pin, &current)),
         Some(_) => Ok((locals, true)),
-        None if files.local_pub_sig.is_none() && !vouched(&current) => {
+        None if files.local_pub_sig.is_none() && pins.site.is_none() && !vouched(&current) => {
             locals.insert(0, current.key);
             Ok((locals, false))
         }
+        None if locals.is_empty() => Err(TrustError::Unvouched),
         None => Ok((locals, true)),
     }
 }
@@ -370,10 +386,6 @@ impl<'a> KeyFile<'a> {
         text: Option<&'a str>,
     ) -> Result<Option<KeyFile<'a>>, TrustError> {
         text.map(|text| KeyFile::parse(file, text)).transpose()
-    }
-
-    fn is_local(&self) -> bool {
-        self.key.comment().starts_with(LOCAL_COMMENT)
     }
 
     /// Whether any of the signatures is one of `by` over this file.
@@ -442,6 +454,64 @@ mod tests {
         assert_eq!((trust.locals, trust.vouched), (vec![local.public()], false));
         let trust = believe(&files, &Pins { site: None, local: pin(&local) }).unwrap();
         assert_eq!((trust.locals, trust.vouched), (vec![local.public()], true));
+    }
+
+    #[test]
+    fn under_a_pin_of_the_site_key_somebody_has_to_vouch() {
+        let Host { site, local, mut files } = host();
+        files.local_pub_sig = None;
+        let pinned = |local: Option<Pin>| Pins { site: pin(&site), local };
+        assert_eq!(believe(&files, &pinned(None)), Err(TrustError::Unvouched));
+        assert_eq!(believe(&files, &pinned(pin(&local))).unwrap().locals, [local.public()]);
+        let next = key("local@mail1");
+        files.local_next_pub = Some(next.public().to_openssh());
+        assert_eq!(believe(&files, &pinned(None)), Err(TrustError::Unvouched));
+        files.local_next_pub_sig = vouch(&site, &next.public().to_openssh());
+        let trust = believe(&files, &pinned(None)).unwrap();
+        assert_eq!((trust.locals, trust.vouched), (vec![next.public()], true));
+    }
+
+    #[test]
+    fn a_key_that_was_rotated_away_is_none_beside_the_pinned_one() {
+        let Host { site, local: old, files } = host();
+        let new = key("local@mail1");
+        let local_pub = new.public().to_openssh();
+        let rotated = KeyFiles {
+            local_pub_sig: vouch(&site, &local_pub),
+            local_pub,
+            // Put back by somebody who kept them.
+            local_next_pub: Some(files.local_pub.clone()),
+            local_next_pub_sig: files.local_pub_sig.clone(),
+            allowed_signers: None,
+            ..files
+        };
+        for site_pin in [None, pin(&site)] {
+            let trust = believe(&rotated, &Pins { site: site_pin, local: pin(&new) }).unwrap();
+            assert_eq!(trust.locals, [new.public()]);
+        }
+        // Who pins the site key alone believes whatever it vouched for: `key rotate` says so.
+        let trust = believe(&rotated, &Pins { site: pin(&site), local: None }).unwrap();
+        assert_eq!(trust.locals, [new.public(), old.public()]);
+    }
+
+    #[test]
+    fn what_is_vouched_for_has_a_role_or_none() {
+        let Host { site, files, .. } = host();
+        for comment in ["", "site", "site@", "Local@mail1", "local@", "somebody"] {
+            let other = key(comment);
+            let text = other.public().to_openssh();
+            let signed = vouch(&site, &text);
+            let pending = KeyFiles {
+                site_next_pub: Some(text.clone()),
+                site_next_pub_sig: signed.clone(),
+                local_next_pub: Some(text),
+                local_next_pub_sig: signed,
+                ..files.clone()
+            };
+            let trust = believe(&pending, &Pins::default()).unwrap();
+            assert!(!trust.sites.contains(&other.public()), "{comment:?}");
+            assert!(!trust.locals.contains(&other.public()), "{comment:?}");
+        }
     }
 
     #[test]

@@ -16,16 +16,19 @@ use error::{StateError, cause};
 use lock::Lock;
 use rustix::fs::{
     Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatVfsMountFlags, accessat, fchmod,
-    fstat, fstatvfs, fsync, mkdirat, openat, renameat, statat, unlinkat,
+    fstat, fstatvfs, fsync, mkdirat, openat, readlinkat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use zeroize::Zeroizing;
 
 /// How a directory on the way is opened: as itself, never through a link.
 const DIRECTORY: OFlags =
@@ -106,14 +109,50 @@ impl StateDir {
         }
     }
 
-    /// The same, refused where others than root and the present user could put things in it. From
-    /// here on that is asked of each directory on the way and of each file that is opened, too: what
-    /// somebody else may write, he may also change after it was verified.
+    /// The same, refused where others than root and the present user could put things in it, or another in
+    /// its place. From here on that is asked of each directory on the way and of each file that is opened,
+    /// too: what somebody else may write, he may also change after it was verified.
     pub fn guarded(mut self) -> Result<StateDir, StateError> {
-        let stat = self.stat_of("", &self.dir)?;
-        owned(name::show(&self.path), &stat)?;
+        self.check_ownership()?;
         self.is_guarded = true;
         Ok(self)
+    }
+
+    /// Refuses a directory in which others than root and the present user could put things, or
+    /// which they could put another one in the place of: a library opens by path, and a path leads
+    /// through every directory above.
+    pub fn check_ownership(&self) -> Result<(), StateError> {
+        self.check_owner()?;
+        let failed = |errno| StateError::Io { name: name::show(&self.path), cause: cause(errno) };
+        let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut below = self.stat_of("", &self.dir)?;
+        let mut here = openat(&self.dir, "..", up, Mode::empty()).map_err(failed)?;
+        loop {
+            let stat = fstat(&here).map_err(failed)?;
+            if same(&stat, &below) {
+                return Ok(());
+            }
+            // In a directory such as /tmp nobody can rename what belongs to somebody else.
+            let is_shared = stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0;
+            if is_shared || !is_ours(&stat) {
+                let above = real_path(&here).unwrap_or_else(|| self.path.join(".."));
+                let cause = format!(
+                    "lies below {}, which belongs to user {} with mode {:04o}: others could put another directory in its place; chown it, chmod go-w it, or name another with --state",
+                    name::show(&above),
+                    stat.st_uid,
+                    stat.st_mode & 0o7777
+                );
+                return Err(StateError::BadOwner { path: name::show(&self.path), cause });
+            }
+            below = stat;
+            here = openat(&here, "..", up, Mode::empty()).map_err(failed)?;
+        }
+    }
+
+    /// Refuses a directory in which others than root and the present user could put things,
+    /// wherever it lies: enough where everything is read below this descriptor.
+    pub fn check_owner(&self) -> Result<(), StateError> {
+        owned(name::show(&self.path), &self.stat_of("", &self.dir)?)
     }
 
     /// Makes the directory readable by its owner only.
@@ -154,10 +193,11 @@ impl StateDir {
         }
     }
 
-    /// The path of something below, for libraries that open by path. Links are followed by those:
-    /// whoever passes it on compares the identity of what was opened.
+    /// The path of something below, for libraries that open by path. It leads through no link but
+    /// what lies below, and so through the directories that [`StateDir::check_ownership`] looked at
+    /// and no others; whoever passes it on compares the identity of what was opened all the same.
     pub fn path_of(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+        real_path(&self.dir).unwrap_or_else(|| self.path.clone()).join(name)
     }
 
     /// The bytes of a regular file of at most `limit` bytes.
@@ -165,18 +205,47 @@ impl StateDir {
         contents(&self.open_file(name)?, name, limit)
     }
 
-    /// The same of a file that nobody else may read, as is asked of a secret.
+    /// The same for a secret, which nobody else may read: into one piece of memory, which is wiped when it
+    /// is dropped.
     ///
     /// # Errors
     /// Those of [`StateDir::read`], and `BadOwner` if others may read it.
-    pub fn read_secret(&self, name: &str, limit: u64) -> Result<Vec<u8>, StateError> {
+    pub fn read_secret(&self, name: &str, limit: u64) -> Result<Zeroizing<Vec<u8>>, StateError> {
         let file = self.open_file(name)?;
         let mode = self.stat_of(name, &file)?.st_mode & 0o7777;
         if mode & 0o077 != 0 {
             let cause = format!("mode {mode:04o} lets others read it; chmod 0600 it");
             return Err(StateError::BadOwner { path: name::escape(name.as_bytes()), cause });
         }
-        contents(&file, name, limit)
+        // With room from the beginning nothing of it is left behind where it did not fit.
+        let room = usize::try_from(limit).unwrap_or(0) + 64;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+        (&file).take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| {
+            StateError::reading(name, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        if u64::try_from(bytes.len()).is_ok_and(|length| length <= limit) {
+            return Ok(bytes);
+        }
+        Err(StateError::TooLarge { name: name::escape(name.as_bytes()), limit })
+    }
+
+    /// The first bytes of a regular file, at most so many.
+    pub fn read_start(&self, name: &str, length: u64) -> Result<Vec<u8>, StateError> {
+        let file = self.open_file(name)?;
+        let mut bytes = Vec::new();
+        (&file).take(length).read_to_end(&mut bytes).map_err(|error| {
+            StateError::reading(name, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        Ok(bytes)
+    }
+
+    /// Owner and permission bits of a regular file.
+    pub fn owner_and_mode(&self, name: &str) -> Result<(u32, u32), StateError> {
+        let reading = |errno| StateError::reading(name, errno);
+        let (parent, last) = self.parent_of(name, StateError::reading)?;
+        let stat = statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(reading)?;
+        regular(name, &stat)?;
+        Ok((stat.st_uid, stat.st_mode & 0o7777))
     }
 
     /// A regular file, open for reading.
@@ -646,6 +715,26 @@ fn entries(dir: &OwnedFd) -> Result<Vec<(Vec<u8>, FileType)>, Errno> {
     Ok(found)
 }
 
+/// Whether something belongs to root or to the present user.
+fn is_ours(stat: &Stat) -> bool {
+    stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw()
+}
+
+/// Where an open directory lies, without links; `None` where the kernel does not show that.
+fn real_path(dir: &OwnedFd) -> Option<PathBuf> {
+    let shown = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    let bytes = readlinkat(CWD, shown, Vec::new()).ok()?.into_bytes();
+    let path = PathBuf::from(OsString::from_vec(bytes));
+    // A directory that is gone, or out of reach, is shown with a remark.
+    let is_there = statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|there| fstat(dir).is_ok_and(|held| same(&there, &held)));
+    (path.is_absolute() && is_there).then_some(path)
+}
+
+fn same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
 fn empty(dir: &OwnedFd, depth_left: usize) -> Result<(), Errno> {
     let depth_left = depth_left.checked_sub(1).ok_or(Errno::NAMETOOLONG)?;
     for (name, _) in entries(dir)? {
@@ -723,7 +812,7 @@ mod tests {
             assert!(error.to_string().starts_with(&format!("{name}: mode ")), "{error}");
             chmod(name, usual);
         }
-        assert_eq!(state.read_secret("keys/site", 9).unwrap(), b"x");
+        assert_eq!(state.read_secret("keys/site", 9).unwrap().as_slice(), b"x");
         chmod("keys/site", 0o640);
         assert_eq!(state.read("keys/site", 9).unwrap(), b"x");
         let error = state.read_secret("keys/site", 9).unwrap_err();

@@ -278,54 +278,186 @@ fn a_draft_signed_for_another_namespace_or_by_another_key_is_refused() {
     host.check().exits(4);
 }
 
+/// Prepares a draft of everything that is reported; returns its directory.
+fn drafted(host: &Host) -> String {
+    let draft = host.scratch().join("draft");
+    let draft = draft.to_str().unwrap();
+    host.fim(["accept", "--all", "--draft", draft]).exits(0);
+    draft.to_owned()
+}
+
+/// Has a draft signed by whoever holds the key, with what its database is now.
+fn sign_draft(host: &Host, draft: &str, lines: &[(&str, &str)]) {
+    let (database, manifest) =
+        (format!("{draft}/0000000002.db"), format!("{draft}/0000000002.manifest"));
+    let bytes = std::fs::read(&database).unwrap();
+    // A database that is none has no objects to count.
+    let count = rusqlite::Connection::open(&database).and_then(|connection| {
+        let sql = "SELECT (SELECT count(*) FROM entries)
+                        + (SELECT count(*) FROM directories WHERE type IS NOT NULL)";
+        connection.query_row(sql, [], |row| row.get::<_, i64>(0))
+    });
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let edited: String = text
+        .lines()
+        .map(|line| {
+            let (name, value) = line.split_once(": ").unwrap();
+            let given = lines.iter().find(|(given, _)| *given == name);
+            let value = match (name, &count) {
+                _ if given.is_some() => given.unwrap().1.to_owned(),
+                ("baseline-blake3", _) => blake3::hash(&bytes).to_hex().to_string(),
+                ("baseline-bytes", _) => bytes.len().to_string(),
+                ("entries", Ok(count)) => count.to_string(),
+                _ => value.to_owned(),
+            };
+            format!("{name}: {value}\n")
+        })
+        .collect();
+    std::fs::write(&manifest, edited).unwrap();
+    let key = host.state().join("keys/local");
+    let key = key.to_str().unwrap();
+    tool::run("ssh-keygen", &["-Y", "sign", "-f", key, "-n", "fim-baseline", &manifest]);
+}
+
 #[test]
 fn a_draft_that_was_changed_on_its_way_is_refused_although_it_is_signed() {
-    if !tool::has("ssh-keygen") || !tool::has("b3sum") {
+    if !tool::has("ssh-keygen") {
         return;
     }
-    let edits: [(&str, &[&str]); 3] = [
-        ("garbage", &[]),
-        ("drop", &["DROP TABLE entries"]),
-        ("stranger", &["UPDATE entries SET mode = 511 WHERE name = x'6d6f64756c69'"]),
+    let passwd = "name = x'706173737764'";
+    let moduli = "name = x'6d6f64756c69'";
+    let ssh = "(SELECT id FROM directories WHERE name = x'737368')";
+    let edits = [
+        ("garbage", String::new()),
+        ("drop", "DROP TABLE entries".to_owned()),
+        ("a stranger", format!("UPDATE entries SET mode = 511 WHERE {moduli}")),
+        ("another value", format!("UPDATE entries SET mode = 511 WHERE {passwd}")),
+        ("more than was reported", format!("UPDATE entries SET uid = 1000 WHERE {passwd}")),
+        ("removed instead", format!("DELETE FROM entries WHERE {passwd}")),
+        ("only what nobody compares", format!("UPDATE entries SET ctime = NULL WHERE {moduli}")),
+        ("times of a directory", format!("UPDATE directories SET mtime = 1 WHERE id = {ssh}")),
+        ("absent", "INSERT INTO absent VALUES (x'2f6574632f736861646f77', 0)".to_owned()),
+        (
+            "not examined",
+            format!("INSERT INTO entries (dir, name, type) VALUES ({ssh}, x'78', 255)"),
+        ),
+        (
+            "its own parent",
+            format!("INSERT INTO directories (parent, name, id) VALUES ({ssh}, x'78', {ssh})"),
+        ),
+        ("out of reach", format!("UPDATE entries SET dir = 99 WHERE {moduli}")),
+        ("an index", "CREATE INDEX more ON entries (dir, name, mode)".to_owned()),
+        ("a rule", "UPDATE rules SET active = 0 WHERE position = 0".to_owned()),
     ];
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    host.check().exits(4);
     for (what, statements) in edits {
-        let host = ssh_host();
-        host.chmod("/etc/passwd", 0o600);
-        host.check().exits(4);
-        let draft = host.scratch().join("draft");
-        let draft_text = draft.to_str().unwrap();
-        host.fim(["accept", "--all", "--draft", draft_text]).exits(0);
-        let database = draft.join("0000000002.db");
-        if statements.is_empty() {
-            std::fs::write(&database, vec![7; 8192]).unwrap();
-        } else {
-            let connection = rusqlite::Connection::open(&database).unwrap();
-            for statement in statements {
-                connection.execute(statement, []).unwrap();
+        let draft = drafted(&host);
+        let database = format!("{draft}/0000000002.db");
+        match statements.as_str() {
+            "" => std::fs::write(&database, vec![7; 8192]).unwrap(),
+            statements => {
+                let connection = rusqlite::Connection::open(&database).unwrap();
+                connection.execute_batch(statements).unwrap();
             }
         }
-        let bytes = std::fs::read(&database).unwrap();
-        let manifest = draft.join("0000000002.manifest");
-        let text = std::fs::read_to_string(&manifest).unwrap();
-        let edited: String = text
-            .lines()
-            .map(|line| match line.split_once(": ").unwrap().0 {
-                "baseline-blake3" => {
-                    format!("baseline-blake3: {}\n", blake3::hash(&bytes).to_hex())
-                }
-                "baseline-bytes" => format!("baseline-bytes: {}\n", bytes.len()),
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        std::fs::write(&manifest, edited).unwrap();
-        let key = host.state().join("keys/local");
-        let (key, manifest) = (key.to_str().unwrap(), manifest.to_str().unwrap());
-        tool::run("ssh-keygen", &["-Y", "sign", "-f", key, "-n", "fim-baseline", manifest]);
-        let ran = host.fim(["accept", "--finish", draft_text]);
+        sign_draft(&host, &draft, &[]);
+        let ran = host.fim(["accept", "--finish", &draft]);
         assert_eq!(ran.code, 19, "{what}: {}", ran.story());
-        host.check().exits(4);
-        host.fim(["baseline", "verify"]).exits(0);
+        assert!(!host.state().join("baseline/0000000002.db").exists(), "{what}");
     }
+    host.check().exits(4);
+    host.fim(["baseline", "verify"]).exits(0);
+}
+
+#[test]
+fn a_draft_goes_by_the_whole_id_of_one_report_of_this_host() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = ssh_host();
+    host.chmod("/etc/passwd", 0o600);
+    let report = host.check().exits(4).json()["id"].as_str().unwrap().to_owned();
+    let refused = |lines: &[(&str, &str)]| {
+        let draft = drafted(&host);
+        sign_draft(&host, &draft, lines);
+        host.fim(["accept", "--finish", &draft]).exits(19)
+    };
+    refused(&[("report", &report[..20])]).says("not the whole ID");
+    refused(&[("report", "none")]).says("names no report");
+    // One of another host, whose changes happen to be the same.
+    let other = ssh_host();
+    other.chmod("/etc/passwd", 0o600);
+    let foreign = other.check().exits(4).json()["id"].as_str().unwrap().to_owned();
+    let file = format!("reports/{foreign}.json");
+    let draft = drafted(&host);
+    std::fs::copy(other.state().join(&file), host.state().join(&file)).unwrap();
+    sign_draft(&host, &draft, &[("report", &foreign)]);
+    host.fim(["accept", "--finish", &draft]).exits(19).says("of another chain");
+    std::fs::remove_file(host.state().join(&file)).unwrap();
+    // Who else can write to the directory could exchange what was verified.
+    let draft = drafted(&host);
+    sign_draft(&host, &draft, &[]);
+    let mode =
+        |mode: u32| -> std::fs::Permissions { std::os::unix::fs::PermissionsExt::from_mode(mode) };
+    std::fs::set_permissions(&draft, mode(0o777)).unwrap();
+    host.fim(["accept", "--finish", &draft]).exits(18).says("lets others write");
+    std::fs::set_permissions(&draft, mode(0o755)).unwrap();
+    host.fim(["accept", "--finish", &draft]).exits(0);
+    host.check().exits(0);
+}
+
+#[test]
+fn what_a_draft_puts_in_force_is_shown_and_every_kind_of_change_goes_through() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = Host::new()
+        .file("/srv/old/a/b", 0o644, "b")
+        .file("/srv/old/c", 0o644, "c")
+        .file("/srv/keep", 0o644, "k")
+        .file("/srv/thing", 0o644, "file")
+        .file("/etc/gone", 0o644, "g")
+        .file("/var/log/app", 0o644, "one\n")
+        .rule("srv", "binary", "medium", ["/srv"])
+        .rule("logs", "log-content", "medium", ["/var/log"])
+        .rule_with("names", "ignore-all", "low", &["/opt"], "add = [\"content\"]")
+        .rule("points", "config", "high", ["/etc/gone", "/etc/new"])
+        .file("/opt/file", 0o644, "o")
+        .init();
+    host.remove("/srv/old");
+    host.write("/srv/new/x/y", "y");
+    host.write("/srv/new/latin-\u{e9}", "z");
+    host.chmod("/srv/keep", 0o600);
+    host.remove("/srv/thing");
+    host.write("/srv/thing/inside", "now a directory");
+    host.remove("/etc/gone");
+    host.write("/etc/new", "n");
+    host.write("/var/log/app", "two\n");
+    host.chmod("/var/log", 0o700);
+    host.write("/opt/file", "changed");
+    host.write("/opt/more", "m");
+    host.check().exits(7);
+    let draft = host.scratch().join("draft");
+    let draft = draft.to_str().unwrap();
+    let prepared = host.fim(["accept", "--all", "--draft", draft]).exits(0);
+    let database = blake3::hash(&std::fs::read(format!("{draft}/0000000002.db")).unwrap());
+    let line = format!("baseline-blake3: {}", database.to_hex());
+    assert!(prepared.text().contains(&line), "{}", prepared.text());
+    sign_draft(&host, draft, &[]);
+    let finished = host.fim(["accept", "--finish", draft]).exits(0);
+    for line in [
+        "changed /srv/keep\n  mode          0644 -> 0600\n",
+        "removed /srv/old/a/b\n",
+        "added   /srv/new/x/y\n",
+        "changed /srv/thing\n  type          file -> dir\n",
+        &format!("database BLAKE3 {}\n", database.to_hex()),
+    ] {
+        assert!(finished.text().contains(line), "lacks {line:?}\n{}", finished.text());
+    }
+    host.check().exits(0);
+    host.fim(["baseline", "verify"]).exits(0);
 }
 
 #[test]

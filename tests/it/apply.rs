@@ -205,6 +205,36 @@ fn what_narrower_types_leave_out_is_dropped_and_listed() {
     host.check().exits(3).drift(expect![[r#"
         removed /etc/gone etc low
         added /etc/planted etc low"#]]);
+}
+
+#[test]
+fn a_policy_that_was_signed_for_another_host_is_not_applied() {
+    let host = host();
+    // The other host has the same site key.
+    let other = Host::new()
+        .file("/etc/hostname", 0o644, "mail2\n")
+        .policy(&rules(&[("etc", "/etc", BASIC)]));
+    other.write_policy();
+    std::fs::create_dir_all(other.state().join("keys")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(other.state(), mode).unwrap();
+    std::fs::copy(host.state().join("keys/site"), other.state().join("keys/site")).unwrap();
+    other.fim(["init", "--no-passphrase"]).exits(0);
+    std::fs::copy(other.policy_path(), host.policy_path()).unwrap();
+    for ending in ["manifest", "manifest.sig"] {
+        let signed = crate::support::state::only(&other.state().join("policy"), ending);
+        let beside = format!("{}.{ending}", host.policy_path().to_str().unwrap());
+        std::fs::copy(signed, beside).unwrap();
+    }
+    host.fim(["policy", "apply"]).exits(19).says("was signed for host mail2");
+    // What policy sign writes is for any host.
+    other.fim(["policy", "sign"]).exits(0);
+    for ending in ["manifest", "manifest.sig"] {
+        let [from, to] = [&other, &host]
+            .map(|host| format!("{}.{ending}", host.policy_path().to_str().unwrap()));
+        std::fs::copy(from, to).unwrap();
+    }
+    host.fim(["policy", "apply"]).exits(0);
     host.fim(["baseline", "verify"]).exits(0);
 }
 
@@ -228,4 +258,26 @@ fn a_change_of_the_inode_keeps_what_is_newly_asked_unrecorded() {
     assert_eq!(report["coverage"][0]["path"], "/etc/drifting", "{report}");
     host.write("/etc/quiet", "EVIL");
     host.check().exits(12).drift(expect!["changed /etc/quiet etc high: content"]);
+}
+
+#[test]
+fn a_policy_that_was_signed_before_the_one_in_force_is_signed_again_or_not_applied() {
+    let host = host();
+    let path = |ending: &str| {
+        std::path::PathBuf::from(format!("{}{ending}", host.policy_path().to_str().unwrap()))
+    };
+    std::fs::write(host.policy_path(), rules(&[("srv", "/srv", BASIC)])).unwrap();
+    host.fim(["policy", "sign"]).exits(0);
+    let kept =
+        ["", ".manifest", ".manifest.sig"].map(|ending| std::fs::read(path(ending)).unwrap());
+    apply(&host, &rules(&[("etc", "/etc", MORE), ("srv", "/srv", BASIC)]));
+    // The same again is nothing new, and nothing old.
+    host.fim(["policy", "apply"]).exits(0);
+    for (ending, bytes) in ["", ".manifest", ".manifest.sig"].iter().zip(&kept) {
+        std::fs::write(path(ending), bytes).unwrap();
+    }
+    host.fim(["policy", "apply"]).exits(19).says("before the one in force");
+    host.fim(["policy", "sign"]).exits(0);
+    host.fim(["policy", "apply"]).exits(0);
+    host.fim(["check"]).exits(0);
 }

@@ -2,6 +2,7 @@
 
 use crate::support::host::{Host, Ran};
 use crate::support::kernel::{Mounted, can_be_nobody};
+use crate::support::tool;
 use expect_test::{Expect, expect};
 
 /// Three rules with drift in each.
@@ -465,4 +466,37 @@ fn another_type_is_told_as_that_with_what_is_there_now() {
     assert!(text.text().contains("changed  /etc/dir: type ("), "{}", text.story());
     let text = host.fim(["check", "--verbosity", "3"]).exits(7);
     assert!(text.text().contains("not compared"), "{}", text.story());
+}
+
+#[test]
+fn the_baseline_of_another_host_is_told_on_the_running_system() {
+    if !tool::is_root() || !tool::has("unshare") || !tool::has("hostname") {
+        return;
+    }
+    let host = Host::new().file("/etc/motd", 0o644, "hello\n");
+    let covered = host.path("/etc/motd");
+    let host = host.rule("motd", "config", "high", [covered.to_str().unwrap()]);
+    host.write_policy();
+    let on = |name: &str, rest: &[&str]| {
+        let mut all: Vec<std::ffi::OsString> = vec!["--state".into(), host.state().into()];
+        all.extend(["--policy".into(), host.policy_path().into()]);
+        all.extend(rest.iter().map(std::ffi::OsString::from));
+        let script = format!("hostname {name} && exec \"$0\" \"$@\"");
+        host.run_through(&["unshare", "--uts", "/bin/sh", "-c", &script], &all)
+    };
+    if !tool::missing(
+        on("mail1", &["init", "--no-passphrase"]).code == 0,
+        "hosts cannot be named here",
+    ) {
+        return;
+    }
+    on("mail1", &["check"]).exits(0);
+    on("mail1", &["status", "--max-age", "26h"]).exits(0);
+    let report = on("mail2", &["check", "--format", "json"]).exits(8).json();
+    let gap = &report["coverage"][0];
+    assert_eq!((&gap["path"], &gap["severity"]), (&"baseline".into(), &"high".into()));
+    let problem = gap["problem"].as_str().unwrap();
+    assert!(problem.starts_with("is of host mail1, and this is mail2: renamed, or "), "{problem}");
+    let status = on("mail2", &["status", "--max-age", "26h"]).exits(2);
+    assert!(status.text().contains("Doubtful    baseline: is of host mail1"), "{}", status.text());
 }

@@ -277,3 +277,32 @@ fn going_back_past_a_rotation_of_the_site_key_signs_the_old_policy_anew() {
     host.fim(["baseline", "verify"]).exits(0);
     assert_eq!(host.fim(["baseline", "diff", "3", "7"]).exits(0).text(), "");
 }
+
+#[test]
+fn a_manifest_is_an_older_one_by_the_verified_walk_and_not_by_what_lies_beside_it() {
+    use fim::sign::trust::{KeyFiles, Pins, believe};
+    let host = three();
+    let text = |file: &str| std::fs::read_to_string(host.state().join(file)).unwrap();
+    let files = KeyFiles {
+        site_pub: text("keys/site.pub"),
+        local_pub: text("keys/local.pub"),
+        local_pub_sig: Some(text("keys/local.pub.sig")),
+        ..KeyFiles::default()
+    };
+    let trust = believe(&files, &Pins::default()).unwrap();
+    let state = fim::state::StateDir::open(&host.state()).unwrap();
+    let head = fim::baseline::sealed(&state, &trust, 0).unwrap();
+    let first = fim::baseline::chained(&state, &head, 1).unwrap();
+    assert_eq!(first.manifest.generation, 1);
+    // Two manifests that fit each other are put there after the chain was verified.
+    let [one, two] = ["baseline/0000000001.manifest", "baseline/0000000002.manifest"];
+    let forged = text(one).replace("reason: init", "reason: else");
+    let digest = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
+    let follows = text(two).replace(&digest(&text(one)), &digest(&forged));
+    assert_ne!((&forged, &follows), (&text(one), &text(two)));
+    std::fs::write(host.state().join(one), forged).unwrap();
+    std::fs::write(host.state().join(two), follows).unwrap();
+    for generation in [1, 2, 4] {
+        assert!(fim::baseline::chained(&state, &head, generation).is_err(), "{generation}");
+    }
+}

@@ -128,3 +128,44 @@ fn rotated_keys_keep_their_passphrases() {
     let keys = host.state().join("keys");
     assert!(opens(&keys.join("site"), "s") && opens(&keys.join("local"), "l"));
 }
+
+#[test]
+fn a_rotation_goes_by_the_believed_comment_and_not_by_that_of_the_secret() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = small().init();
+    let keys = host.state().join("keys");
+    for (key, comment) in [("site", "local@elsewhere"), ("local", "somebody")] {
+        let (secret, public) = (keys.join(key), keys.join(format!("{key}.pub")));
+        let believed = std::fs::read(&public).unwrap();
+        tool::run("ssh-keygen", &["-q", "-c", "-C", comment, "-f", secret.to_str().unwrap()]);
+        std::fs::write(&public, believed).unwrap();
+    }
+    host.check().exits(0);
+    let pin = format!("site={}", print(&host, "site"));
+    host.fim(["key", "rotate"]).exits(0);
+    host.check().exits(0);
+    host.fim(["check", "--trusted-key", &pin]).exits(0);
+    host.fim(["baseline", "verify"]).exits(0);
+}
+
+#[test]
+fn a_secret_that_others_may_use_is_told_and_signs_nothing() {
+    let host = small().init();
+    let local = host.state().join("keys/local");
+    let show = || host.fim(["key", "show"]).exits(0).text().to_owned();
+    assert!(!show().contains("EXPOSED"));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&local, mode).unwrap();
+    let told = "EXPOSED: keys/local: mode 0644 is not for a secret; chmod 0600 it";
+    assert!(show().contains(told), "{}", show());
+    let status = host.fim(["status"]).exits(0);
+    assert!(status.text().contains(told), "{}", status.text());
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&local, Some(65534), None).unwrap();
+        assert!(show().contains("keys/local: belongs to user 65534; chown it"), "{}", show());
+    }
+    host.fim(["init", "--force"]).exits(0);
+    host.check().exits(0);
+}

@@ -1,7 +1,7 @@
 //! Pinned keys and generations: what was written down elsewhere outvotes what lies on the host.
 
 use crate::support::host::{Host, Ran};
-use crate::support::state::{copy, fingerprint, one_line, small};
+use crate::support::state::{copy, fingerprint, forge, one_line, own_key, small};
 use crate::support::tool;
 use std::ffi::OsString;
 
@@ -154,4 +154,95 @@ fn a_baseline_of_another_host_under_the_same_site_key_is_refused() {
     copy(&other.state().join("baseline"), &host.state().join("baseline"));
     copy(&other.state().join("policy/."), &host.state().join("policy"));
     one_line(host.fim(["check"]).exits(19)).says("baseline/0000000001.manifest.sig");
+}
+
+/// The host's name in its baseline.
+fn name_of(host: &Host) -> String {
+    let manifest = crate::support::state::generation(&host.state(), 1, "manifest");
+    crate::support::state::manifest_value(&manifest, "host")
+}
+
+#[test]
+fn a_pinned_site_key_is_not_got_around_by_removing_what_it_signed() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = small().init();
+    let site = format!("site={}", prints(&host).0);
+    let keys = host.state().join("keys");
+    host.fim(["status", "--trusted-key", &site]).exits(0);
+    // Somebody's own key, in the place of the local one, signs what is there now.
+    let own = own_key(&host, &format!("local@{}", name_of(&host)));
+    std::fs::copy(host.scratch().join("own.pub"), keys.join("local.pub")).unwrap();
+    for file in ["local.pub.sig", "allowed_signers"] {
+        std::fs::remove_file(keys.join(file)).unwrap();
+    }
+    forge(&host, (1, 2), &own, &[], &[("reason", "mine now")]);
+    for command in [&["check"][..], &["status"], &["baseline", "verify"], &["baseline", "info"]] {
+        let pinned = ["--trusted-key", site.as_str()];
+        let all = command.iter().chain(&pinned);
+        let ran = host.fim_args(all.map(std::ffi::OsStr::new)).exits(19);
+        one_line(ran).says("although the site key is pinned");
+    }
+    // Where nothing is pinned it is told everywhere.
+    host.check().exits(8);
+    let ran = host.fim(["status", "--max-age", "26h"]).exits(2);
+    assert!(ran.text().contains("Doubtful    keys/local.pub: nobody vouches"), "{}", ran.text());
+    one_line(host.fim(["baseline", "verify"]).exits(19)).says("nobody vouches for it");
+}
+
+#[test]
+fn a_local_key_that_was_rotated_away_is_not_believed_beside_a_pin() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = small().init();
+    let keys = host.state().join("keys");
+    for file in ["local", "local.pub", "local.pub.sig"] {
+        std::fs::copy(keys.join(file), host.scratch().join(file)).unwrap();
+    }
+    let rotated = host.fim(["key", "rotate", "--only", "local"]).exits(0);
+    assert!(rotated.text().contains("the old one is good until"), "{}", rotated.text());
+    let (site, local) = prints(&host);
+    std::fs::copy(host.scratch().join("local.pub"), keys.join("local.next.pub")).unwrap();
+    std::fs::copy(host.scratch().join("local.pub.sig"), keys.join("local.next.pub.sig")).unwrap();
+    let old = host.scratch().join("local");
+    forge(&host, (2, 3), &old, &[], &[("reason", "by the old key")]);
+    let (site, local) = (format!("site={site}"), format!("local={local}"));
+    let pinned = host.fim(["check", "--trusted-key", &local]).exits(19);
+    one_line(pinned).says("baseline/0000000003.manifest.sig");
+    one_line(host.fim(["check", "--trusted-key", &site, "--trusted-key", &local]).exits(19));
+}
+
+#[test]
+fn a_trust_table_that_is_wrong_is_no_pin_less() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = small().init();
+    let (site, _) = prints(&host);
+    let config = host.scratch().join("pins.toml");
+    let check = |text: String| {
+        std::fs::write(&config, text).unwrap();
+        let flags: Vec<OsString> = vec!["--config".into(), config.clone().into()];
+        let check = crate::support::state::arguments(&host, &["check"]);
+        host.plain(&[flags, check].concat())
+    };
+    for trust in [
+        format!("[trust]\nsite = [{site:?}]"),
+        format!("[trust]\nsites = {site:?}"),
+        format!("trust = {site:?}"),
+        format!("[[trust]]\nsite = {site:?}"),
+        "[trust]\nsite = 3".to_owned(),
+        format!("[trust.site]\nkey = {site:?}"),
+    ] {
+        check(trust).exits(17).says("pins.toml:");
+    }
+    // What is wrong elsewhere loses no pin, and is told as another configuration than the one in
+    // force, of which there was none.
+    let ran = check(format!("[trust]\nsite = {site:?}\n[scan]\nthreads = \"many\"")).exits(8);
+    let ran = ran.says("pins.toml:4:");
+    assert!(ran.text().contains("is not the configuration in force"), "{}", ran.story());
+    let wrong = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    check(format!("[trust]\nsite = {wrong:?}\n[scan]\nthreads = \"many\"")).exits(19);
 }

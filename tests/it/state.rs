@@ -298,3 +298,31 @@ fn a_disk_without_any_room_can_be_pruned() {
     std::fs::remove_file(filler).unwrap();
     host.fim(["init", "--force"]).exits(0);
 }
+
+#[test]
+fn a_directory_that_could_be_exchanged_as_a_whole_is_not_believed() {
+    if !tool::is_root() {
+        return;
+    }
+    let host = small().init();
+    let above = host.scratch();
+    host.check().exits(0);
+    // Nobody can rename what belongs to root in a directory such as /tmp.
+    chmod(above, 0o1777);
+    host.check().exits(0);
+    chmod(above, 0o777);
+    one_line(host.fim(["check"]).exits(18)).says("could put another directory in its place");
+    one_line(host.fim(["init", "--force"]).exits(18)).says("chmod go-w");
+    chmod(above, 0o755);
+    host.check().exits(0);
+    tool::run("chown", &["nobody", above.to_str().unwrap()]);
+    one_line(host.fim(["check"]).exits(18)).says("which belongs to user 65534");
+    one_line(host.fim(["status"]).exits(18));
+    // A link on the way changes nothing about where it lies.
+    let aside = tempfile::tempdir().unwrap();
+    symlink(host.state().parent().unwrap(), aside.path().join("link")).unwrap();
+    let through = aside.path().join("link/state");
+    one_line(at(&host, through.as_os_str(), &["check"]).exits(18)).says("chown it");
+    tool::run("chown", &["root", above.to_str().unwrap()]);
+    host.check().exits(0);
+}

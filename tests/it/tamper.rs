@@ -1,7 +1,7 @@
 //! Somebody changed, swapped or removed what `fim` keeps: told with exit code 19 and the file's name.
 
 use crate::support::host::{Host, Ran};
-use crate::support::state::{copy, files, generation, one_line, small};
+use crate::support::state::{copy, files, forge, generation, one_line, small};
 use crate::support::tool;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -316,4 +316,57 @@ fn a_report_of_a_time_to_come_is_told_and_in_nobodys_way() {
     host.fim(["accept", "--all"]).exits(0).says("of a time to come");
     host.check().exits(0);
     one_line(host.fim(["report", "show", "99991231"]).exits(19));
+}
+
+#[test]
+fn rules_that_the_site_key_did_not_sign_are_refused_or_told() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let rule =
+        |old: &str, new: &str| format!("UPDATE rules SET rule = replace(rule, '{old}', '{new}')");
+    let host = || {
+        Host::new()
+            .file("/etc/motd", 0o644, "hello\n")
+            .rule_with(
+                "motd",
+                "config",
+                "high",
+                &["/etc"],
+                "add = [\"sha256\"]\nremove = [\"mtime\"]\nexclude = [\"*.bak\"]",
+            )
+            .init()
+    };
+    let forged = |statement: &str| {
+        let host = host();
+        // Whoever has the local key can sign any database.
+        forge(&host, (1, 2), &host.state().join("keys/local"), &[statement], &[]);
+        host
+    };
+    for (old, new) in [
+        ("\"severity\":\"high\"", "\"severity\":\"info\""),
+        ("\"text\":\"*.bak\"", "\"text\":\"motd\""),
+        ("\"text\":\"/etc\"", "\"text\":\"/srv\""),
+        ("\"types\":[\"file\",", "\"types\":["),
+        ("\"one_file_system\":false", "\"one_file_system\":true"),
+        // Given in so many words.
+        ("\"sha256\",", ""),
+        ("\"size\",", "\"size\",\"mtime\","),
+    ] {
+        let host = forged(&rule(old, new));
+        let ran =
+            one_line(host.fim(["check"]).exits(19)).says("is not what the signed policy says");
+        one_line(host.fim(["baseline", "verify"]).exits(19));
+        assert!(ran.stderr.contains("rule \"motd\""), "{}", ran.story());
+    }
+    one_line(forged("DELETE FROM rules").fim(["check"]).exits(19)).says("the number of its rules");
+    // What a built-in profile means may be another in another version: told, and high.
+    let host = forged(&rule("\"content\",", ""));
+    host.write("/etc/motd", "jello\n");
+    let gap = host.check().json()["coverage"][0].clone();
+    assert_eq!((&gap["path"], &gap["severity"]), (&"baseline".into(), &"high".into()), "{gap}");
+    assert!(gap["problem"].as_str().unwrap().contains("under \"motd\"; "), "{gap}");
+    host.fim(["policy", "sign"]).exits(0);
+    host.fim(["policy", "apply"]).exits(0);
+    host.check().exits(4);
 }

@@ -5,6 +5,7 @@ use crate::support::daemon::{Daemon, QUICK};
 use crate::support::host::Host;
 use crate::support::kernel::{self, NOBODY};
 use crate::support::service::{exec_sink, file_sink, lines, numbers, wait};
+use crate::support::state::forge;
 use crate::support::tool;
 use rusqlite::Connection;
 use rustix::process::Signal;
@@ -373,4 +374,47 @@ fn commands_deliver_their_own_events_once() {
     let told = lines(&host.events_path());
     assert_eq!(numbers(&told), (1..=6).collect::<Vec<u64>>());
     assert_eq!(told.len(), 6);
+}
+
+#[test]
+fn it_is_not_led_to_another_chain_by_whoever_can_sign() {
+    if !tool::has("ssh-keygen") {
+        return;
+    }
+    let host = Host::served().init_watched(QUICK, "");
+    host.watched(&["init", "--force"]).exits(0);
+    let key = host.state().join("keys/local");
+    let mut daemon = host.watch();
+    daemon.tells("started");
+    // Another generation of the same number, and then one that follows it.
+    forge(&host, (2, 2), &key, &[], &[("reason", "another")]);
+    let refused = "generation 2 there is not the one that was in force";
+    let event = daemon.degraded(refused);
+    assert_eq!(event["severity"], "critical");
+    assert!(event["message"].as_str().unwrap().ends_with("generation 2 stays in force"), "{event}");
+    forge(&host, (2, 3), &key, &[], &[("reason", "more")]);
+    host.chmod("/etc/passwd", 0o600);
+    assert_eq!(daemon.told("changed", "/etc/passwd")["generation"], 2);
+    let all = daemon.end();
+    assert!(all.iter().all(|event| event["kind"] != "reloaded"), "{all:#?}");
+}
+
+#[test]
+fn a_key_that_nobody_vouches_for_any_more_is_refused_and_told_at_the_start() {
+    let host = Host::served().init_watched(QUICK, "");
+    let mut daemon = host.watch();
+    daemon.tells("started");
+    std::fs::remove_file(host.state().join("keys/local.pub.sig")).unwrap();
+    host.chmod("/etc/motd", 0o600);
+    host.watched(&["check"]).exits(12);
+    host.watched(&["accept", "--all"]).exits(0);
+    let event = daemon.degraded("nobody vouches for it");
+    assert_eq!(event["severity"], "critical");
+    assert!(event["message"].as_str().unwrap().ends_with("generation 1 stays in force"), "{event}");
+    let all = daemon.end();
+    assert!(all.iter().all(|event| event["kind"] != "reloaded"), "{all:#?}");
+    let mut daemon = host.watch();
+    let event = daemon.degraded("keys/local.pub: nobody vouches for it");
+    assert_eq!((&event["severity"], &event["generation"]), (&"critical".into(), &2.into()));
+    daemon.end();
 }

@@ -71,6 +71,69 @@ pub fn generation(state: &Path, generation: u64, ending: &str) -> PathBuf {
     state.join(format!("baseline/{generation:010}.{ending}"))
 }
 
+/// Makes the generation after `previous` by hand, as somebody can who has a key: a copy of its
+/// database, changed by SQL, and its manifest with other lines, signed by `ssh-keygen`. The
+/// signature is renamed into place last, as by `fim`.
+pub fn forge(
+    host: &Host,
+    (previous, next): (u64, u64),
+    key: &Path,
+    statements: &[&str],
+    lines: &[(&str, &str)],
+) {
+    let state = host.state();
+    let work = tempfile::tempdir_in(host.scratch()).unwrap();
+    let (database, manifest) = (work.path().join("db"), work.path().join("manifest"));
+    std::fs::copy(generation(&state, previous, "db"), &database).unwrap();
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    for statement in statements {
+        assert!(connection.execute(statement, []).unwrap() > 0, "{statement} changes nothing");
+    }
+    connection.close().unwrap();
+    let bytes = std::fs::read(&database).unwrap();
+    let before = std::fs::read(generation(&state, next - 1, "manifest")).unwrap();
+    let mut public = key.as_os_str().to_owned();
+    public.push(".pub");
+    let text = std::fs::read_to_string(generation(&state, previous, "manifest")).unwrap();
+    let forged: String = text
+        .lines()
+        .map(|line| {
+            let (name, value) = line.split_once(": ").unwrap();
+            let given = lines.iter().find(|(given, _)| *given == name);
+            let value = match name {
+                _ if given.is_some() => given.unwrap().1.to_owned(),
+                "baseline-blake3" => blake3::hash(&bytes).to_hex().to_string(),
+                "baseline-bytes" => bytes.len().to_string(),
+                "generation" => next.to_string(),
+                "previous-manifest-blake3" => blake3::hash(&before).to_hex().to_string(),
+                "signed-by" => fingerprint(Path::new(&public)),
+                _ => value.to_owned(),
+            };
+            format!("{name}: {value}\n")
+        })
+        .collect();
+    std::fs::write(&manifest, forged).unwrap();
+    let (key, file) = (key.to_str().unwrap(), manifest.to_str().unwrap());
+    super::tool::run("ssh-keygen", &["-Y", "sign", "-f", key, "-n", "fim-baseline", file]);
+    for (from, ending) in [(database, "db"), (manifest.clone(), "manifest")] {
+        // What is the same already is not touched.
+        let place = generation(&state, next, ending);
+        if std::fs::read(&place).ok() != Some(std::fs::read(&from).unwrap()) {
+            std::fs::rename(from, place).unwrap();
+        }
+    }
+    std::fs::rename(work.path().join("manifest.sig"), generation(&state, next, "manifest.sig"))
+        .unwrap();
+}
+
+/// A key of one's own, as a local key of some host.
+pub fn own_key(host: &Host, comment: &str) -> PathBuf {
+    let key = host.scratch().join("own");
+    let arguments = ["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"];
+    super::tool::run("ssh-keygen", &[&arguments[..], &[key.to_str().unwrap()]].concat());
+    key
+}
+
 /// Whether OpenSSH verifies a signature over a file.
 pub fn verifies(signers: &Path, principal: &str, namespace: &str, file: &Path) -> bool {
     let mut signature = file.as_os_str().to_owned();

@@ -2,9 +2,11 @@
 //! sources of policy and configuration that are edited. An inotify instance of its own tells it.
 
 use super::super::Context;
-use super::super::source;
+use super::super::{check, doubts, source};
 use super::force::InForce;
+use crate::model::event::Kind;
 use crate::model::name;
+use crate::model::severity::Severity;
 use crate::state::StateDir;
 use crate::state::names::{BASELINE, JOURNAL, Part, parse_part};
 use crate::sys::inotify::{self, Events, Raw, WatchId, Watches, What};
@@ -125,10 +127,42 @@ impl Beside {
     }
 }
 
-/// A source that is not what is in force, as it is told: its path and what is the matter.
-pub(super) type Differing = Vec<(Vec<u8>, String)>;
+/// What is wrong with what is in force, and goes on until it is righted: a source that differs from
+/// it, or a doubt about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// How it is told.
+    pub(super) kind: Kind,
+    /// How much it matters.
+    pub(super) severity: Severity,
+    /// What it is about.
+    pub(super) path: Vec<u8>,
+    /// What is the matter.
+    pub(super) text: String,
+}
 
-/// A line for a source that differs.
-pub(super) fn line((path, text): &(Vec<u8>, String)) -> String {
-    format!("{}: {text}", name::escape(path))
+impl Standing {
+    /// All there is now.
+    pub(super) fn of(context: &Context, in_force: &InForce) -> Vec<Standing> {
+        let force = &in_force.force;
+        let differing = check::differing_sources(context, force).into_iter();
+        let differing = differing.map(|(path, text)| Standing {
+            kind: Kind::SourceDiffers,
+            severity: Severity::Critical,
+            path,
+            text,
+        });
+        let doubts = doubts::of(context, force).into_iter().map(|doubt| Standing {
+            kind: Kind::Degraded,
+            severity: doubt.severity,
+            path: doubt.about,
+            text: doubt.text,
+        });
+        differing.chain(doubts).collect()
+    }
+
+    /// It as a line.
+    pub(super) fn line(&self) -> String {
+        format!("{}: {}", name::escape(&self.path), self.text)
+    }
 }

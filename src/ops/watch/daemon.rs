@@ -3,7 +3,7 @@
 
 use super::super::metrics;
 use super::super::{Context, Error};
-use super::beside::{Beside, Differing};
+use super::beside::{Beside, Standing};
 use super::figures::Counts;
 use super::force::InForce;
 use super::look::Job;
@@ -108,7 +108,7 @@ pub(super) struct Daemon {
     pub(super) lost: Option<Lost>,
     /// When events were read last without any being lost.
     pub(super) read_at: DateTime<Utc>,
-    pub(super) differing: Differing,
+    pub(super) standing: Vec<Standing>,
     /// What did not verify, so that it is told once.
     pub(super) trouble: Option<String>,
     /// A generation that only the journal tells of.
@@ -174,7 +174,7 @@ impl Daemon {
             sources_at: None,
             lost: None,
             read_at: now,
-            differing: Vec::new(),
+            standing: Vec::new(),
             trouble: None,
             disbelieved: None,
             helper_told: false,

@@ -1,7 +1,7 @@
 //! Taking up what came into force, and telling what differs from it.
 
-use super::super::{Error, check};
-use super::beside;
+use super::super::{Error, doubts};
+use super::beside::Standing;
 use super::daemon::Daemon;
 use super::force::InForce;
 use super::look::lock;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 impl Daemon {
     /// Takes up the generation that is in force now, if it is another one.
     pub(super) fn follow(&mut self) {
-        match InForce::load(&self.parts.context, &self.parts.state) {
+        match self.load_next() {
             Ok(next) if next.generation() == self.parts.in_force.generation() => {}
             Ok(next) => {
                 self.take_up(Arc::new(next));
@@ -30,7 +30,7 @@ impl Daemon {
         // Whoever does not listen does not wait for it.
         let _ = self.parts.notify.reloading();
         self.parts.board.reopen();
-        match InForce::load(&self.parts.context, &self.parts.state) {
+        match self.load_next() {
             Ok(next) => {
                 self.take_up(Arc::new(next));
                 // What could not be watched may be by now.
@@ -41,6 +41,35 @@ impl Daemon {
         }
         self.compare_sources();
         self.say_ready();
+    }
+
+    /// What is in force by the state directory, if it may follow what is in force here.
+    ///
+    /// The daemon remembers what it went by, which nobody can take back: whoever can sign on this
+    /// host must not lead it back, or beside, where a check that begins anew could be led.
+    ///
+    /// # Errors
+    /// Those of loading; and `Integrity` for an older generation, for another one of the same
+    /// number or of another chain, and for a key that nobody vouches for any more.
+    fn load_next(&self) -> Result<InForce, Error> {
+        let next = InForce::load(&self.parts.context, &self.parts.state)?;
+        let (old, new) = (&self.parts.in_force.force, &next.force);
+        let (from, to) = (old.baseline.sealed(), new.baseline.sealed());
+        let (number, highest) = (from.manifest.generation, to.manifest.generation);
+        if highest < number {
+            return Err(Error::Integrity(format!(
+                "baseline: generation {highest} is the highest there, but {number} was in force: an older one was put back; restore it, or restart fim watch if that is meant"
+            )));
+        }
+        if to.digest_of(number) != Some(from.digest) {
+            return Err(Error::Integrity(format!(
+                "baseline: generation {number} there is not the one that was in force; restore it, or restart fim watch if that is meant"
+            )));
+        }
+        if old.trust.vouched && !new.trust.vouched {
+            return Err(Error::Integrity(format!("keys/local.pub: {}", doubts::UNVOUCHED)));
+        }
+        Ok(next)
     }
 
     fn tell_reloaded(&self, more: &str) {
@@ -67,7 +96,7 @@ impl Daemon {
     /// # Errors
     /// An integrity failure if it does not verify: nothing can be compared with it any more.
     pub(super) fn verify_again(&mut self) -> Result<(), Error> {
-        match InForce::load(&self.parts.context, &self.parts.state) {
+        match self.load_next() {
             // An old one gave way to that.
             Ok(next) if next.generation() != self.parts.in_force.generation() => {
                 self.take_up(Arc::new(next));
@@ -90,21 +119,27 @@ impl Daemon {
         }
     }
 
-    /// Tells sources that are not what is in force, each once as long as it differs in the same way.
+    /// Tells sources that are not what is in force, and doubts about that, each once as long as it
+    /// is the same.
     pub(super) fn compare_sources(&mut self) {
-        let differing = check::differing_sources(&self.parts.context, &self.parts.in_force.force);
-        for source in differing.iter().filter(|source| !self.differing.contains(source)) {
-            let event =
-                self.stamp().event(Kind::SourceDiffers, Severity::Critical, beside::line(source));
-            self.tell(event.about(&source.0));
+        let standing = Standing::of(&self.parts.context, &self.parts.in_force);
+        for one in standing.iter().filter(|one| !self.standing.contains(one)) {
+            let mut event = self.stamp().event(one.kind, one.severity, one.line());
+            if one.kind == Kind::SourceDiffers {
+                event = event.about(&one.path);
+            } else {
+                event.reason = Some(one.line());
+            }
+            self.tell(event);
         }
-        let over = self.differing.iter().filter(|source| !differing.contains(source));
-        for (path, _) in over.filter(|(path, _)| !differing.iter().any(|(now, _)| now == path)) {
-            let message = format!("{} is what is in force again", name::escape(path));
+        let over = self.standing.iter().filter(|one| !standing.contains(one));
+        let over = over.filter(|one| one.kind == Kind::SourceDiffers);
+        for one in over.filter(|one| !standing.iter().any(|now| now.path == one.path)) {
+            let message = format!("{} is what is in force again", name::escape(&one.path));
             let event = self.stamp().event(Kind::Resolved, Severity::Critical, message);
-            self.tell(event.about(path));
+            self.tell(event.about(&one.path));
         }
-        self.differing = differing;
+        self.standing = standing;
     }
 
     /// Other sinks take over from those there were.
