@@ -9,6 +9,7 @@ mod events;
 pub mod exit;
 mod pages;
 mod show;
+mod show_sinks;
 mod status;
 mod term;
 
@@ -418,12 +419,12 @@ fn sink(global: &GlobalArguments, verb: SinkVerb) -> Result<u8, Error> {
     match verb {
         SinkVerb::List => {
             let listed = ops::sink::list(&context)?;
-            output(|out| show::sinks(&listed, out))?;
+            output(|out| show_sinks::sinks(&listed, out))?;
             Ok(exit::DONE)
         }
         SinkVerb::Test => {
             let tested = ops::sink::test(&context)?;
-            output(|out| show::tested(&tested, out))?;
+            output(|out| show_sinks::tested(&tested, out))?;
             let taken = tested.iter().all(|tested| tested.error.is_none());
             Ok(if taken { exit::DONE } else { exit::OTHER })
         }

@@ -2,7 +2,7 @@
 
 use super::args::{Format, GlobalArguments, StatusArguments};
 use super::events::line;
-use super::{context, exit, output, show, term};
+use super::{context, exit, output, show_sinks, term};
 use crate::model::name::{self, escape};
 use crate::model::severity::Severity;
 use crate::ops::status::{Daemon, JournalState, Status, Verdict};
@@ -138,7 +138,7 @@ fn page(status: &Status, verdict: Option<Verdict>, out: &mut dyn Write) -> io::R
     for (number, sink) in status.sinks.iter().enumerate() {
         let title = if number == 0 { "Sinks" } else { "" };
         let state = waiting(status, number);
-        writeln!(out, "{title:<12}{}{state}", show::sink_line(sink))?;
+        writeln!(out, "{title:<12}{}{state}", show_sinks::sink_line(sink))?;
     }
     writeln!(out, "Mail queue  {}", status.queued)?;
     daemon(&status.daemon, out)?;
@@ -274,7 +274,7 @@ fn document(status: &Status, verdict: Option<Verdict>) -> Value {
             json!({ "about": about, "severity": severity, "problem": doubt.text })
         })
         .collect();
-    let sinks: Vec<String> = status.sinks.iter().map(show::sink_line).collect();
+    let sinks: Vec<String> = status.sinks.iter().map(show_sinks::sink_line).collect();
     json!({
         "verdict": verdict.map(word),
         "state": name::show(&status.state),

@@ -265,8 +265,8 @@ pub fn told_generation(context: &Context, state: &StateDir) -> u64 {
 /// How often what is in force is read again because a writer was at work.
 const TRIES: usize = 8;
 
-/// Reads what is in force, and once more if it does not verify and a writer was at work meanwhile:
-/// keys and generations lie in many files, and not all of them change at the same moment.
+/// Reads what is in force, and again if it does not verify, until no writer was at work between two
+/// readings: keys and generations lie in many files, and not all of them change at the same moment.
 fn steady<T>(
     context: &Context,
     state: &StateDir,
@@ -278,7 +278,7 @@ fn steady<T>(
         let found = baseline::generations(state).ok();
         (keys, found.map(|found| found.into_iter().rfind(|files| files.signature)))
     };
-    let mut seen = look();
+    let mut seen = None;
     for _ in 1..TRIES {
         match read() {
             Err(
@@ -286,7 +286,7 @@ fn steady<T>(
                 | Error::Trust(_)
                 | Error::Baseline(baseline::Error::Integrity { .. })),
             ) => {
-                let now = look();
+                let now = Some(look());
                 if now == seen {
                     return Err(error);
                 }

@@ -46,8 +46,16 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     ("pread64", "/state/journal.db", AGAIN),
     ("fchmod", "/state/journal.db", "it was made with no more than these bits"),
     ("statx", "/state/baseline/0000000002.db", "a file that is copied may be of any kind"),
-    ("ftruncate", "/state/lock", "the note of a lock that is free"),
-    ("ftruncate", "/state/delivery.lock", "the note of a lock that is free"),
+    ("ftruncate", "/state/lock", NOTE),
+    ("ftruncate", "/state/delivery.lock", NOTE),
+    ("write", "/state/lock", NOTE),
+    ("write", "/state/delivery.lock", NOTE),
+    ("flock", "/state/baseline*", HELD),
+    ("flock", "/state/policy*", HELD),
+    ("flock", "/state/reports*", HELD),
+    ("flock", "/state/keys*", HELD),
+    ("readlinkat/", "/proc/self/fd/N", GIVEN),
+    ("fstat", "/state", GIVEN),
     ("openat", "/state/watch.lock", TELLER),
     ("newfstatat", "/state/watch.lock", TELLER),
     ("openat", "/state/reports*", EARLIER),
@@ -90,6 +98,11 @@ const HARMLESS: &[(&str, &str, &str)] = &[
 const EXPLAINS: &str = "what cannot be looked at a second time explains no drift";
 const SQLITE: &str = "SQLite does without it, or tries again, or fails and is told of";
 const AGAIN: &str = "it is tried again; where it fails again, that is told";
+const NOTE: &str =
+    "who holds a lock is noted for whoever comes second, and the lock holds without it";
+const HELD: &str =
+    "what nobody holds goes when the next writer sweeps, and there is none meanwhile";
+const GIVEN: &str = "where a path cannot be made out anew, the one that was given serves";
 const TELLER: &str = "whether a daemon is there decides who tells of what is found, not whether";
 const KEPT: &str = "how the local key is kept is said for information";
 const EARLIER: &str = "earlier reports only decide what is called new";
