@@ -7,12 +7,18 @@
 //! them alone.
 
 use super::error::StateError;
+use super::owner::sole;
+use super::{REGULAR, StateDir, names, regular};
 use crate::model::clock::{self, Clock};
 use crate::model::name;
-use rustix::fs::{FlockOperation, flock, fstat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, openat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::sync::PoisonError;
+
+/// How often a lock is taken again whose file was removed meanwhile.
+const LOCK_TRIES: usize = 16;
 
 /// How much of a lock's file is read for the message, in bytes.
 const MAX_NOTE_BYTES: u64 = 256;
@@ -89,5 +95,93 @@ fn held(name: &str, file: File) -> StateError {
         name: name.to_owned(),
         pid: pid.parse().unwrap_or(0),
         command: if command.is_empty() { "unknown".to_owned() } else { command.to_owned() },
+    }
+}
+
+impl StateDir {
+    /// Takes the lock of whoever writes generations; `purpose` is the command, for the message of
+    /// the one who comes second.
+    pub fn lock(&self, purpose: &str) -> Result<Lock, StateError> {
+        let lock = self.lock_file(names::LOCK, purpose)?;
+        *self.locked.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(lock.identity(names::LOCK)?);
+        Ok(lock)
+    }
+
+    /// That the lock's file is still the one that [`StateDir::lock`] locked: else another may hold the
+    /// lock, too. Nothing to compare where it was not taken.
+    ///
+    /// # Errors
+    /// `LockLost` if it is not.
+    pub fn verify_lock(&self) -> Result<(), StateError> {
+        let Some(locked) = *self.locked.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return Ok(());
+        };
+        match self.identity(names::LOCK) {
+            Ok(there) if there == locked => Ok(()),
+            Ok(_) | Err(StateError::Missing(_) | StateError::NotRegular(_)) => {
+                Err(StateError::LockLost(names::LOCK.to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who holds the lock of whoever writes generations; `None` if nobody does.
+    pub fn writer(&self) -> Result<Option<String>, StateError> {
+        self.holder(names::LOCK)
+    }
+
+    /// Takes the lock of the daemon.
+    pub fn lock_watch(&self, purpose: &str) -> Result<Lock, StateError> {
+        self.lock_file(names::WATCH_LOCK, purpose)
+    }
+
+    /// Who holds the daemon's lock, in the words of the message for the one who comes second;
+    /// `None` if nobody does. Nothing is written.
+    pub fn watch_holder(&self) -> Result<Option<String>, StateError> {
+        self.holder(names::WATCH_LOCK)
+    }
+
+    fn holder(&self, name: &str) -> Result<Option<String>, StateError> {
+        match self.open_file(name) {
+            Ok(file) => holder(name, file),
+            Err(StateError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the lock of a command that delivers events.
+    pub fn lock_delivery(&self, purpose: &str) -> Result<Lock, StateError> {
+        self.lock_file(names::DELIVERY_LOCK, purpose)
+    }
+
+    /// Takes the lock of whoever sends what is in the outbox.
+    pub fn lock_outbox(&self, purpose: &str) -> Result<Lock, StateError> {
+        self.lock_file(names::OUTBOX_LOCK, purpose)
+    }
+
+    fn lock_file(&self, name: &str, purpose: &str) -> Result<Lock, StateError> {
+        // Looked at first: what the name leads to elsewhere is not even opened to be written.
+        match self.identity(name) {
+            Ok(_) | Err(StateError::Missing(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | REGULAR;
+        for _ in 0..LOCK_TRIES {
+            let file = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(|errno| StateError::writing(name, errno))?;
+            let stat = self.stat_of(name, &file)?;
+            regular(name, &stat)?;
+            self.guard(name, &stat)?;
+            sole(name, &stat)?;
+            let lock = Lock::take(name, File::from(file), purpose)?;
+            // One that was removed before it was locked keeps nobody out.
+            match self.identity(name) {
+                Ok(there) if there == lock.identity(name)? => return Ok(lock),
+                Ok(_) | Err(StateError::Missing(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StateError::LockLost(name.to_owned()))
     }
 }

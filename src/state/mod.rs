@@ -14,7 +14,6 @@ mod sweep;
 
 use crate::model::name;
 use error::{StateError, cause};
-use lock::Lock;
 use owner::sole;
 use rustix::fs::{
     Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatVfsMountFlags, accessat, fchmod,
@@ -27,7 +26,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use zeroize::Zeroizing;
 
 /// How a directory on the way is opened: as itself, never through a link.
@@ -40,9 +39,6 @@ const REGULAR: OFlags =
 
 /// What messages call a file that has no name.
 const SCRATCH: &str = "scratch";
-
-/// How often a lock is taken again whose file was removed meanwhile.
-const LOCK_TRIES: usize = 16;
 
 /// How deep below the state directory anything lies at most; `fim` itself needs four.
 const MAX_DEPTH: usize = 32;
@@ -355,67 +351,6 @@ impl StateDir {
         Ok(names)
     }
 
-    /// Takes the lock of whoever writes generations; `purpose` is the command, for the message of
-    /// the one who comes second.
-    pub fn lock(&self, purpose: &str) -> Result<Lock, StateError> {
-        let lock = self.lock_file(names::LOCK, purpose)?;
-        *self.locked.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(lock.identity(names::LOCK)?);
-        Ok(lock)
-    }
-
-    /// That the lock's file is still the one that [`StateDir::lock`] locked: else another may hold the
-    /// lock, too. Nothing to compare where it was not taken.
-    ///
-    /// # Errors
-    /// `LockLost` if it is not.
-    pub fn verify_lock(&self) -> Result<(), StateError> {
-        let Some(locked) = *self.locked.lock().unwrap_or_else(PoisonError::into_inner) else {
-            return Ok(());
-        };
-        match self.identity(names::LOCK) {
-            Ok(there) if there == locked => Ok(()),
-            Ok(_) | Err(StateError::Missing(_) | StateError::NotRegular(_)) => {
-                Err(StateError::LockLost(names::LOCK.to_owned()))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Who holds the lock of whoever writes generations; `None` if nobody does.
-    pub fn writer(&self) -> Result<Option<String>, StateError> {
-        self.holder(names::LOCK)
-    }
-
-    /// Takes the lock of the daemon.
-    pub fn lock_watch(&self, purpose: &str) -> Result<Lock, StateError> {
-        self.lock_file(names::WATCH_LOCK, purpose)
-    }
-
-    /// Who holds the daemon's lock, in the words of the message for the one who comes second;
-    /// `None` if nobody does. Nothing is written.
-    pub fn watch_holder(&self) -> Result<Option<String>, StateError> {
-        self.holder(names::WATCH_LOCK)
-    }
-
-    fn holder(&self, name: &str) -> Result<Option<String>, StateError> {
-        match self.open_file(name) {
-            Ok(file) => lock::holder(name, file),
-            Err(StateError::Missing(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Takes the lock of a command that delivers events.
-    pub fn lock_delivery(&self, purpose: &str) -> Result<Lock, StateError> {
-        self.lock_file(names::DELIVERY_LOCK, purpose)
-    }
-
-    /// Takes the lock of whoever sends what is in the outbox.
-    pub fn lock_outbox(&self, purpose: &str) -> Result<Lock, StateError> {
-        self.lock_file(names::OUTBOX_LOCK, purpose)
-    }
-
     /// Bytes that the present user can still write in the directory's file system.
     pub fn free_bytes(&self) -> Result<u64, StateError> {
         let stat = fstatvfs(&self.dir).map_err(|errno| StateError::Io {
@@ -434,31 +369,6 @@ impl StateDir {
         }
         let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
         accessat(&self.dir, ".", wanted, AtFlags::empty()).map_err(denied)
-    }
-
-    fn lock_file(&self, name: &str, purpose: &str) -> Result<Lock, StateError> {
-        // Looked at first: what the name leads to elsewhere is not even opened to be written.
-        match self.identity(name) {
-            Ok(_) | Err(StateError::Missing(_)) => {}
-            Err(error) => return Err(error),
-        }
-        let flags = OFlags::RDWR | OFlags::CREATE | REGULAR;
-        for _ in 0..LOCK_TRIES {
-            let file = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
-                .map_err(|errno| StateError::writing(name, errno))?;
-            let stat = self.stat_of(name, &file)?;
-            regular(name, &stat)?;
-            self.guard(name, &stat)?;
-            sole(name, &stat)?;
-            let lock = Lock::take(name, File::from(file), purpose)?;
-            // One that was removed before it was locked keeps nobody out.
-            match self.identity(name) {
-                Ok(there) if there == lock.identity(name)? => return Ok(lock),
-                Ok(_) | Err(StateError::Missing(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(StateError::LockLost(name.to_owned()))
     }
 
     fn stat_of(&self, name: &str, file: impl AsFd) -> Result<Stat, StateError> {
