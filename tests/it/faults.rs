@@ -1,6 +1,7 @@
 //! A disk that fails at each step of what makes a generation, and a process killed at each: the old
 //! generation or the new one is in force, and the command can be run again.
 
+use crate::support::daemon::QUICK;
 use crate::support::host::Host;
 use crate::support::state::{Mount, below, generation, halted};
 use crate::support::tool;
@@ -285,4 +286,29 @@ fn a_policy_is_signed_by_the_site_key_that_is_in_force() {
         assert!(applied.code == 0, "{say}: {}", applied.story());
     }
     assert!(settled > 0, "no rotation was cut off after its generation");
+}
+
+#[test]
+fn the_daemon_records_at_its_start_what_was_not() {
+    if !tool::has("strace") {
+        return;
+    }
+    let host = Host::new()
+        .file("/etc/a", 0o644, "a")
+        .rule("etc", "config", "high", ["/etc"])
+        .init_watched(QUICK, "");
+    let journal = host.state().join("journal.db");
+    let through = ["strace", "-f", "-o", "/dev/null", "-P", journal.to_str().unwrap()];
+    let through = [&through[..], &["-e", "inject=pwrite64:error=ENOSPC"]].concat();
+    let mut arguments = crate::support::state::arguments(&host, &["init", "--force"]);
+    arguments.extend(["--config".into(), host.config_path().into()]);
+    host.run_through(&through, &arguments).exits(0).says("not in the journal");
+    let mut daemon = host.watch();
+    let is = |event: &serde_json::Value| event["kind"] == "accepted" && event["generation"] == 2;
+    daemon.until("generation 2", |events| events.iter().any(is));
+    let events = daemon.end();
+    let position = |is: &dyn Fn(&serde_json::Value) -> bool| events.iter().position(is).unwrap();
+    let started = position(&|event| event["kind"] == "started");
+    assert!(position(&is) < started, "{events:?}");
+    assert_eq!(events[position(&is)]["reason"], "init --force");
 }
