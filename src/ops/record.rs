@@ -8,7 +8,7 @@
 
 use super::alerts;
 use super::force::Force;
-use super::{Context, deliver, people};
+use super::{Context, deliver, people, store};
 use crate::alert::ledger::{self, Teller};
 use crate::alert::stamp::Stamp;
 use crate::baseline::{self, Sealed};
@@ -112,9 +112,13 @@ fn afterwards(
     for generation in known.saturating_add(1)..=head.manifest.generation {
         let event = match manifest(generation) {
             Ok((told, digest)) => {
+                // A policy that was only signed again, as by a rotation, is no other.
+                let policy = |digest| store::load_chained(state, &digest).map(|b| b.manifest.files);
                 let is_policy = generation > 1
-                    && manifest(generation - 1)
-                        .is_ok_and(|(before, _)| before.policy_blake3 != told.policy_blake3);
+                    && manifest(generation - 1).is_ok_and(|(before, _)| {
+                        policy(before.policy_blake3)
+                            .is_ok_and(|old| policy(told.policy_blake3).is_ok_and(|new| new != old))
+                    });
                 let kind = if is_policy { Kind::PolicyApplied } else { Kind::Accepted };
                 let message = format!(
                     "generation {generation} is in force, made {}: recorded afterwards, because the command that made it did not come to it",
