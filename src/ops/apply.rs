@@ -197,12 +197,13 @@ pub fn run(context: &Context, secrets: &Secrets, reason: &str) -> Result<Applied
             applied: Applied { generation: next, ..Applied::default() },
             other_types: Vec::new(),
         };
-        let writer = threads.spawn(move || decider.take(&receiver));
+        let writer = scan::beside(threads, move || decider.take(&receiver))?;
         let scanned =
             scan::run(context, config, (&rules, &selection), Some(&force.baseline), &scope, &visit);
         drop(visit);
-        (scanned, writer.join().expect("the writer of a draft does not panic"))
-    });
+        let decided = writer.join().expect("the writer of a draft does not panic");
+        Ok::<_, Error>((scanned, decided))
+    })?;
     let (draft, mut applied) = decided?;
     let (outcome, _) = scanned?;
     force.baseline.still_the_same()?;

@@ -542,20 +542,20 @@ pub fn record(
     let (sender, receiver) = sync_channel::<Vec<Finding>>(256);
     let recorder = Recorder { sender, rules, missed: Mutex::default() };
     let (scanned, draft) = std::thread::scope(|threads| {
-        let writer = threads.spawn(move || {
+        let writer = scan::beside(threads, move || {
             while let Ok(findings) = receiver.recv() {
                 draft.absorb(findings)?;
             }
             Ok::<_, baseline::Error>(draft)
-        });
+        })?;
         let scanned = scan::run(context, config, (rules, &selection), None, scope, &recorder);
         let missed = std::mem::take(
             &mut *recorder.missed.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
         );
         drop(recorder);
         let draft = writer.join().expect("the writer of a draft does not panic");
-        (scanned.map(|scanned| (scanned, missed)), draft)
-    });
+        Ok::<_, Error>((scanned.map(|scanned| (scanned, missed)), draft))
+    })?;
     let draft = draft?;
     let ((outcome, spent), mut missed) = scanned?;
     missed.sort();

@@ -16,6 +16,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::{Builder, Scope as Scoped, ScopedJoinHandle};
 
 /// The rules a verb goes by.
 #[derive(Clone, Debug)]
@@ -55,6 +56,18 @@ impl Rules {
     pub fn inactive(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter().zip(&self.active).filter(|(_, active)| !**active).map(|(rule, _)| rule)
     }
+}
+
+/// Starts the thread that takes what a scan finds, beside it.
+///
+/// # Errors
+/// That no more threads can be started.
+pub fn beside<'scope, T: Send + 'scope>(
+    threads: &'scope Scoped<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, Error> {
+    let thread = Builder::new().name("draft".to_owned()).spawn_scoped(threads, work);
+    thread.map_err(|error| Error::Examine(examine::Error::Threads(error.to_string())))
 }
 
 /// What an examination cost and could not avoid.

@@ -163,7 +163,8 @@ fn play(is_durable: bool) {
             }
         }
     }
-    tally.ends(&format!("watch, {} of {} steps", part.len(), steps.len()), began);
+    // Which steps a daemon makes hangs on when it is woken.
+    tally.ends_within(&format!("watch, {} of {} steps", part.len(), steps.len()), began, 4);
 }
 
 #[test]

@@ -134,7 +134,7 @@ const COMMANDS: [Command; 18] = [
     writes("check", &["check", "--format", "json"]),
     writes("accept", &["accept", "--all"]),
     writes("policy apply", &["policy", "apply"]),
-    writes("baseline prune", &["baseline", "prune", "--keep", "1"]),
+    writes("baseline prune", &["baseline", "prune", "--keep", "2"]),
     writes("baseline revert", &["baseline", "revert", "5", "--reason", "x"]),
     writes("key rotate", &["key", "rotate"]),
 ];
