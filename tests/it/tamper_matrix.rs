@@ -392,6 +392,9 @@ fn harmless(role: Role, deed: Deed, name: &str, command: &str) -> Option<&'stati
         Role::Secret if deed == Deed::Delete && command == "key show" => {
             Some("it says that the key is elsewhere")
         }
+        Role::Secret if matches!(deed, Deed::Owner | Deed::Mode(_)) && command == "key show" => {
+            Some("it says that others could use the key, which signs nothing")
+        }
         Role::OldDatabase if deed == Deed::Delete && command == "baseline verify" => {
             Some("old databases may be pruned")
         }
