@@ -349,24 +349,16 @@ fn fingerprint(text: &str) -> Result<String, String> {
 }
 
 /// Only what is read directly from a configuration, whatever else is wrong in it: `state`, `keys` and
-/// `[trust]`. `None` if it is no TOML at all, or anything is wrong in `[trust]`: a pin that cannot be
-/// read, or has another name, must not be one less.
+/// `[trust]`. `None` if it is no TOML at all, or one of these is wrong itself: a pin that cannot be
+/// read must not be one less.
 pub fn places(text: &str) -> Option<Config> {
-    let table = toml::de::DeTable::parse(text).ok()?;
-    let table = table.get_ref();
-    let path = |key: &str| table.get(key)?.get_ref().as_str().map(PathBuf::from);
-    let mut trust = Trust::default();
-    if let Some(given) = table.get("trust") {
-        for (key, pin) in given.get_ref().as_table()? {
-            let pin = fingerprint(pin.get_ref().as_str()?).ok()?;
-            match &**key.get_ref() {
-                "site" => trust.site = Some(pin),
-                "local" => trust.local = Some(pin),
-                _ => return None,
-            }
-        }
-    }
-    Some(Config { state: path("state"), keys: path("keys"), trust, ..Config::default() })
+    let mut problems = Problems::new();
+    let (mut sheet, mut root) = Sheet::read("", text, &mut problems);
+    let state = read_path(&mut sheet, &mut root, "state");
+    let keys = read_path(&mut sheet, &mut root, "keys");
+    let trust = sheet.table(&mut root, "trust").map(|table| read_trust(&mut sheet, table));
+    let found = Config { state, keys, trust: trust.unwrap_or_default(), ..Config::default() };
+    problems.is_empty().then_some(found)
 }
 
 #[cfg(test)]
