@@ -273,6 +273,8 @@ impl Host {
             .env("LANG", "C.UTF-8")
             .env("TZ", "UTC")
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            // What the sanitizer is to do, where it is built in.
+            .envs(std::env::var_os("ASAN_OPTIONS").map(|options| ("ASAN_OPTIONS", options)))
             .stdin(Stdio::null());
         command
     }
