@@ -502,8 +502,12 @@ fn try_on(place: &mut Place<'_>, usual: &BTreeMap<&str, i32>, trial: &Trial) -> 
             let _ = place.inotify.watches().remove(watch);
             // The file itself under another name may be read, a link to it may not.
             let is_read = matches!(trial.deed, Deed::HardLink | Deed::HardVictim);
+            // What is closed and was not opened meanwhile, a program that another thread of this test started
+            // had inherited for a moment.
+            let is_opened = seen.iter().any(|mask| mask.contains(EventMask::OPEN));
             let is_bad = |mask: &EventMask| {
-                mask.intersects(EventMask::MODIFY | EventMask::CLOSE_WRITE)
+                mask.contains(EventMask::MODIFY)
+                    || is_opened && mask.contains(EventMask::CLOSE_WRITE)
                     || !is_read && mask.contains(EventMask::OPEN)
             };
             if seen.iter().any(is_bad) {
